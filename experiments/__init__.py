@@ -1,0 +1,1 @@
+"""The study: everything that reads flags, disks and devices. The method itself is in `semjax`."""

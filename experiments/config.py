@@ -1,0 +1,446 @@
+"""What a run is, as one frozen value: its flags, their checks, and the file that repeats it.
+
+The fields of `Config` are the flags: name, default, help and the values allowed stand here and
+nowhere else. What is wrong with them is said before any data is read or any program compiled.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments import models
+from semjax import losses, pairing, policies, sem
+
+FLAG_DIR = pathlib.Path(__file__).parent / "flags"
+
+
+class ConfigError(ValueError):
+    """A flag that cannot be; the message names it, what was found and what is allowed."""
+
+
+def _flag(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    keeps_result: bool = False,
+) -> Any:
+    """A field that is a flag. `keeps_result`: a resumed run may change it."""
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "choices": tuple(choices),
+            "bounds": (at_least, above, at_most, below),
+            "keeps_result": keeps_result,
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What a run is: one field a flag. The defaults train the embedded digits.
+
+    Raises:
+      ConfigError: a value out of range, or two that exclude each other.
+
+    Example:
+      >>> Config(learning_rate=-1.0)
+      Traceback (most recent call last):
+      ...
+      experiments.config.ConfigError: --learning_rate=-1.0: must be above 0
+    """
+
+    # Where the run lives.
+    workdir: str = _flag("", "run directory; without it runs/FLAGFILE-SEED", keeps_result=True)
+    seed: int = _flag(
+        0, "seed of initialisation, data order, augmentation and mixing", at_least=0, below=2**32
+    )
+
+    # The data.
+    dataset: str = _flag(
+        "digits",
+        "digits (embedded), a TFDS name such as cifar100, or folder:PATH with PATH/SPLIT/CLASS/*",
+    )
+    data_dir: str = _flag(
+        "", "where TFDS keeps prepared data; without it TFDS's own default", keeps_result=True
+    )
+    download: bool = _flag(
+        False, "download and prepare the data set when it is missing", keeps_result=True
+    )
+    image_size: int = _flag(0, "side to which images are resized; 0 keeps theirs", at_least=0)
+    validation_fraction: float = _flag(
+        0.0,
+        "share of the training split held out for choosing the best checkpoint; 0 as published",
+        at_least=0,
+        below=1,
+    )
+
+    # The model.
+    model: str = _flag("cnn", "resnet18, preact_resnet18, resnet20, wrn_D_W, cnn or mlp")
+    compute_dtype: str = _flag(
+        "float32",
+        "what the model computes in; parameters and reductions are float32",
+        choices=("float32", "bfloat16"),
+    )
+
+    # The method.
+    policy: str = _flag("mixup", "how rows are mixed", choices=("none", "mixup", "cutmix"))
+    alpha: float = _flag(
+        1.0, "parameter of the Beta law of the mixing weight; 0: no mixing", at_least=0
+    )
+    weight_scope: str = _flag(
+        "batch", "rows that share a mixing weight", choices=policies.WEIGHT_SCOPES
+    )
+    mix_probability: float = _flag(
+        1.0, "probability of mixing at all, drawn once per weight_scope", at_least=0, at_most=1
+    )
+    pairing: str = _flag("permutation", "who mixes with whom", choices=pairing.PAIRINGS)
+    pairing_groups: int = _flag(
+        1, "groups of the global batch inside which rows are paired", at_least=1
+    )
+    correction: bool = _flag(True, "CutMix: take the label weight from the pixels really pasted")
+    sem_weight: float = _flag(1.0, "weight of the gap between representations; 0: none", at_least=0)
+    sem_ramp_steps: int = _flag(
+        0, "steps over which sem_weight rises linearly from 0; 0: constant", at_least=0
+    )
+    distance: str = _flag("mse", "distance of the gap", choices=losses.DISTANCES)
+    representation: str = _flag(
+        "pooled",
+        "what the gap compares: pooled features, or the last feature map cell by cell",
+        choices=("pooled", "spatial"),
+    )
+    stop_gradient: str = _flag(
+        "none", "side of the gap that is held constant", choices=sem.STOP_GRADIENTS
+    )
+    clean_weight: float = _flag(
+        0.0, "weight of the label loss on the rows as they are (RegMixup: 1)", at_least=0
+    )
+    reduction: str = _flag(
+        "sum",
+        "mixed + clean_weight * clean (sum), or that divided by 1 + clean_weight (mean)",
+        choices=sem.REDUCTIONS,
+    )
+    label_loss: str = _flag(
+        "ce", "softmax or sigmoid cross-entropy", choices=tuple(losses.LABEL_LOSSES)
+    )
+    label_smoothing: float = _flag(0.0, "label smoothing", at_least=0, at_most=1)
+    passes: str = _flag(
+        "separate",
+        "mixed and clean rows in two forward passes, or joint in one",
+        choices=sem.PASSES,
+    )
+    state_from: str = _flag(
+        "mixed", "the pass that updates the BatchNorm statistics", choices=sem.STATE_FROMS
+    )
+
+    # Augmentation, before mixing.
+    crop_padding: int = _flag(0, "pixels of reflect padding before a random crop", at_least=0)
+    flip: bool = _flag(False, "random horizontal flips")
+    cutout_size: int = _flag(0, "side of the square that cutout blanks; 0: none", at_least=0)
+
+    # Optimisation.
+    batch_size: int = _flag(128, "rows of the global batch", at_least=1)
+    epochs: float = _flag(40.0, "passes over the training split", above=0)
+    steps: int = _flag(0, "steps in all, overrides --epochs; 0: from --epochs", at_least=0)
+    optimizer: str = _flag("sgd", "optimiser", choices=("sgd", "adamw"))
+    learning_rate: float = _flag(0.1, "peak learning rate", above=0)
+    warmup_steps: int = _flag(0, "steps of linear warm-up", at_least=0)
+    decay: str = _flag("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
+    momentum: float = _flag(0.9, "SGD momentum", at_least=0, below=1)
+    nesterov: bool = _flag(False, "Nesterov momentum")
+    weight_decay: float = _flag(
+        5e-4, "weight decay of kernels (biases and BatchNorm have none)", at_least=0
+    )
+    clip_norm: float = _flag(0.0, "largest global norm of the gradient; 0: no limit", at_least=0)
+    ema_decay: float = _flag(
+        0.0,
+        "decay of a moving average of the weights, used for evaluation; 0: none",
+        at_least=0,
+        below=1,
+    )
+    accumulate: int = _flag(1, "parts in which a batch is forwarded, to save memory", at_least=1)
+    skip_limit: int = _flag(
+        20, "non-finite steps in a row after which the run stops", at_least=1, keeps_result=True
+    )
+
+    # What is written and shown.
+    eval_batch_size: int = _flag(
+        0, "rows per evaluation batch; 0: batch_size", at_least=0, keeps_result=True
+    )
+    eval_every: int = _flag(0, "steps between evaluations; 0: an epoch", at_least=0)
+    checkpoint_every: int = _flag(0, "steps between checkpoints; 0: eval_every", at_least=0)
+    log_every: int = _flag(50, "steps between lines of metrics.jsonl", at_least=1)
+    tensorboard: bool = _flag(False, "write TensorBoard events too", keeps_result=True)
+
+    def __post_init__(self) -> None:
+        """Checks every field by its own bounds, then those that concern each other."""
+        for field in dataclasses.fields(self):
+            _check_field(field, getattr(self, field.name))
+        try:
+            models.create(self.model, num_classes=2)
+        except ValueError as error:
+            raise ConfigError(f"--model={self.model}: {error}") from error
+        for wrong, message in self._conflicts():
+            if wrong:
+                raise ConfigError(message)
+
+    def _conflicts(self) -> list[tuple[bool, str]]:
+        clean_pass = self.sem_weight > 0 or self.clean_weight > 0
+        return [
+            (
+                self.policy == "none" and clean_pass,
+                "--policy=none: nothing is mixed, so --sem_weight and --clean_weight must be 0; "
+                f"found --sem_weight={self.sem_weight} --clean_weight={self.clean_weight}",
+            ),
+            (
+                self.state_from != "mixed" and (self.passes == "joint" or not clean_pass),
+                f"--state_from={self.state_from}: needs a clean pass of its own, that is "
+                "--passes=separate and --sem_weight or --clean_weight above 0",
+            ),
+            (
+                self.sem_ramp_steps > 0 and self.sem_weight == 0,
+                f"--sem_ramp_steps={self.sem_ramp_steps}: needs --sem_weight above 0; found 0",
+            ),
+            (
+                self.representation == "spatial" and self.model == "mlp",
+                "--representation=spatial: --model=mlp has no feature map; allowed: pooled",
+            ),
+            (
+                self.batch_size % self.pairing_groups > 0,
+                f"--pairing_groups={self.pairing_groups}: must divide "
+                f"--batch_size={self.batch_size}",
+            ),
+            (
+                self.batch_size % self.accumulate > 0,
+                f"--accumulate={self.accumulate}: must divide --batch_size={self.batch_size}",
+            ),
+            (
+                self.policy != "none" and self.pairing_groups % self.accumulate > 0,
+                f"--accumulate={self.accumulate}: must divide "
+                f"--pairing_groups={self.pairing_groups}, so that partners stay in one part",
+            ),
+            (
+                self.nesterov and (self.optimizer != "sgd" or self.momentum == 0),
+                f"--nesterov: needs --optimizer=sgd with --momentum above 0; found "
+                f"--optimizer={self.optimizer} --momentum={self.momentum}",
+            ),
+        ]
+
+    def without_effect(self) -> list[str]:
+        """The flags that were set but do nothing, because of another flag that is said beside."""
+        mixes, sem = self.policy != "none", self.sem_weight > 0
+        clean_loss = self.clean_weight > 0
+        mixing = ("alpha", "weight_scope", "mix_probability", "pairing", "pairing_groups")
+        used: tuple[tuple[str, bool, tuple[str, ...]], ...] = (
+            ("--policy=none", mixes, mixing),
+            (f"--policy={self.policy}", self.policy == "cutmix", ("correction",)),
+            ("--sem_weight=0", sem, ("distance", "representation", "stop_gradient")),
+            ("--clean_weight=0", clean_loss, ("reduction",)),
+            ("no clean pass", sem or clean_loss, ("passes",)),
+            (f"--optimizer={self.optimizer}", self.optimizer == "sgd", ("momentum",)),
+        )
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return [
+            f"--{name} ({reason})"
+            for reason, is_used, names in used
+            for name in names
+            if not is_used and getattr(self, name) != defaults[name]
+        ]
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """The steps of the whole run: --steps, or --epochs in steps, at least 1."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
+    def to_flags(self) -> str:
+        """The text of a flag file that repeats the run, whatever its directory."""
+        lines = [
+            f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in dataclasses.asdict(self).items()
+            if name != "workdir"
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _check_field(field: dataclasses.Field, value: Any) -> None:
+    shown = f"--{field.name}={value}"
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        raise ConfigError(f"{shown}: must be one of {', '.join(choices)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{shown}: must be finite")
+    tests: tuple[tuple[str, Callable[[float, float], bool]], ...] = (
+        ("at least", lambda x, bound: x >= bound),
+        ("above", lambda x, bound: x > bound),
+        ("at most", lambda x, bound: x <= bound),
+        ("below", lambda x, bound: x < bound),
+    )
+    bounds = [
+        (words, bound, test(value, bound))
+        for (words, test), bound in zip(tests, field.metadata["bounds"], strict=True)
+        if bound is not None
+    ]
+    if not all(met for *_, met in bounds):
+        allowed = " and ".join(f"{words} {bound:g}" for words, bound, _ in bounds)
+        raise ConfigError(f"{shown}: must be {allowed}")
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines one absl flag per field of `Config`.
+
+    Args:
+      values: the flags to define them in, `flags.FLAGS` for a program.
+    """
+    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    for field in dataclasses.fields(Config):
+        text = field.metadata["help"]
+        if field.metadata["choices"]:
+            flags.DEFINE_enum(
+                field.name, field.default, field.metadata["choices"], text, flag_values=values
+            )
+        else:
+            define.get(field.type, flags.DEFINE_string)(
+                field.name, field.default, text, flag_values=values
+            )
+
+
+def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Config:
+    """Reads a command line into a Config.
+
+    Flag files are found in the project's own folder when they are not a path, may name other flag
+    files beside them, and stand for their lines: the last setting of a flag wins.
+
+    Args:
+      argv: the program's name and its arguments.
+      values: the flags, defined by `define_flags`.
+
+    Returns:
+      The config, with `workdir` filled in: runs/FLAGFILE-SEED, or runs/DATASET-SEED without a flag
+      file.
+
+    Raises:
+      ConfigError: an unknown flag, an argument left over, an impossible value or a missing flag
+        file.
+
+    Example:
+      >>> values = flags.FlagValues()
+      >>> define_flags(values)
+      >>> parse(["train", "--flagfile=digits_erm.flags", "--seed=3"], values).workdir
+      'runs/digits_erm-3'
+    """
+    expanded, names = expand_flag_files(argv[1:])
+    try:
+        rest = values([argv[0], *expanded])
+    except flags.Error as error:
+        raise ConfigError(str(error)) from error
+    if rest[1:]:
+        raise ConfigError(
+            f"arguments left over: {' '.join(rest[1:])}; write every flag as --name=value"
+        )
+    config = Config(**{f.name: values[f.name].value for f in dataclasses.fields(Config)})
+    if config.workdir:
+        return config
+    name = names[-1] if names else config.dataset.split(":")[-1].strip("/").replace("/", "-")
+    return dataclasses.replace(config, workdir=f"runs/{name}-{config.seed}")
+
+
+def expand_flag_files(
+    args: Sequence[str], above: tuple[str, ...] = ()
+) -> tuple[list[str], list[str]]:
+    """Replaces every --flagfile=NAME by the lines of the file, nested files included.
+
+    absl would read flag files too, but only by path, and would report a mistake in one with a
+    traceback.
+
+    Args:
+      args: command-line arguments, or the lines of a flag file.
+      above: the files being read, to find one that names itself.
+
+    Returns:
+      The arguments without flag files, and the names of the files named in `args` itself.
+
+    Raises:
+      ConfigError: a file that does not exist, cannot be read, or names itself.
+    """
+    expanded: list[str] = []
+    names: list[str] = []
+    for arg in args:
+        flag, _, name = arg.partition("=")
+        if flag not in ("--flagfile", "-flagfile"):
+            expanded.append(arg)
+            continue
+        path = _find_flag_file(name, pathlib.Path(above[-1]).parent if above else pathlib.Path())
+        if str(path) in above:
+            raise ConfigError(f"--flagfile={name}: the file names itself")
+        try:
+            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--flagfile={name}: cannot be read: {error}") from error
+        kept = [line for line in lines if line and not line.startswith(("#", "//"))]
+        if stray := [line for line in kept if not line.startswith("-")]:
+            raise ConfigError(f"--flagfile={name}: not a flag: {stray[0]!r}; write --name=value")
+        expanded += expand_flag_files(kept, (*above, str(path)))[0]
+        names.append(path.stem)
+    return expanded, names
+
+
+def _find_flag_file(name: str, beside: pathlib.Path) -> pathlib.Path:
+    for path in (beside / name, FLAG_DIR / name):
+        if name and path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.name for path in FLAG_DIR.glob("*.flags")))
+    raise ConfigError(f"--flagfile={name}: no such file; the project's own are {known}")
+
+
+def read(path: pathlib.Path) -> Config:
+    """Reads the `config.flags` of a run directory.
+
+    Args:
+      path: the file, as `Config.to_flags` wrote it.
+
+    Returns:
+      The config of that run.
+
+    Raises:
+      ConfigError: the file cannot be read or is damaged.
+    """
+    values = flags.FlagValues()
+    define_flags(values)
+    try:
+        return parse(["", f"--flagfile={path}"], values)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+
+
+def differences(earlier: Config, config: Config) -> list[str]:
+    """The flags in which two configs differ so that their results would.
+
+    Directories and what is written or shown are not compared, nor are --steps and --epochs, which a
+    resumed run may raise.
+
+    Args:
+      earlier: the config a run was started with.
+      config: the config it is to be resumed with.
+
+    Returns:
+      One text a flag: `--name=new (the run has OLD)`.
+
+    Example:
+      >>> differences(Config(), Config(seed=1, steps=10))
+      ['--seed=1 (the run has 0)']
+    """
+    return [
+        f"--{field.name}={getattr(config, field.name)} (the run has {getattr(earlier, field.name)})"
+        for field in dataclasses.fields(Config)
+        if field.name not in ("steps", "epochs")
+        and not field.metadata["keeps_result"]
+        and getattr(earlier, field.name) != getattr(config, field.name)
+    ]

@@ -1,0 +1,1 @@
+"""Flag files, found by name: `--flagfile=digits.flags`. Each repeats one experiment."""

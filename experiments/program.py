@@ -1,0 +1,219 @@
+"""From a config to the functions that are compiled: model, loss, step and evaluation."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+import semjax
+from experiments import models, sharding
+from experiments.config import Config
+from experiments.data import Data
+from semjax import augment, training
+
+Collections = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A run's compiled functions.
+
+    Attributes:
+      init: `init() -> TrainState`, made on the devices from the seed alone.
+      step: `step(state, batch, rng) -> (state, logs)`; the state given is donated.
+      evaluate: `evaluate(state, batch) -> semjax.metrics.Sums`.
+      learning_rate: `learning_rate(step) -> f32[]`.
+      state_shape: the state as shapes with shardings, the template a checkpoint is restored into.
+      rng: the root key of the steps.
+    """
+
+    init: Callable[[], training.TrainState]
+    step: Callable[..., tuple[training.TrainState, dict[str, jax.Array]]]
+    evaluate: Callable[..., semjax.metrics.Sums]
+    learning_rate: Callable[[Any], Any]
+    state_shape: training.TrainState
+    rng: jax.Array
+
+
+def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
+    """Builds the program of a run; nothing is compiled before its functions are called.
+
+    Args:
+      config: what the run is.
+      data: gives the image shape, the classes and the normalisation.
+      total_steps: length of the learning-rate schedule.
+      mesh: the devices.
+
+    Returns:
+      A Program.
+    """
+    module = models.create(config.model, data.num_classes, compute_dtype=config.compute_dtype)
+    learning_rate = _learning_rate(config, total_steps)
+    optimizer = training.make_optimizer(
+        config.optimizer,  # type: ignore[arg-type]  # the config has checked the choice
+        learning_rate,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm or None,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+    )
+    init_key, rng = jax.random.split(jax.random.key(config.seed))
+    everywhere, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
+
+    init = jax.jit(
+        functools.partial(
+            _init, module, optimizer, data.train.image.shape[1:], config.ema_decay > 0
+        ),
+        out_shardings=everywhere,
+    )
+    policy = _policy(config)
+    policy = policy and sharding.drawn_replicated(policy, mesh)
+    step = functools.partial(
+        training.train_step,
+        make_loss=_loss_maker(config, module, policy),
+        optimizer=optimizer,
+        augment=_augmentation(config, data),
+        ema_decay=config.ema_decay,
+        accumulate=config.accumulate,
+        policy=policy,
+    )
+    evaluate = functools.partial(training.eval_step, logits_fn=_logits_fn(module, data))
+    shapes = jax.eval_shape(init, init_key)
+    return Program(
+        init=lambda: init(init_key),
+        step=jax.jit(
+            step,
+            in_shardings=(everywhere, rows, everywhere),
+            out_shardings=everywhere,
+            donate_argnums=0,
+        ),
+        evaluate=jax.jit(evaluate, in_shardings=(everywhere, rows), out_shardings=everywhere),
+        learning_rate=learning_rate,
+        state_shape=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
+        ),
+        rng=jax.device_put(rng, everywhere),
+    )
+
+
+def rows_per_step(config: Config) -> int:
+    """Rows forwarded per step: B, or 2B when a gap or a clean term is asked for."""
+    return config.batch_size * (2 if config.sem_weight or config.clean_weight else 1)
+
+
+def parameter_count(state_shape: training.TrainState) -> int:
+    """The number of the model's parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(state_shape.params))
+
+
+def _init(
+    module: Any,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, ...],
+    ema: bool,
+    key: jax.Array,
+) -> training.TrainState:
+    variables = dict(module.init(key, jnp.zeros((1, *image_shape)), train=False))
+    params = variables.pop("params")
+    return training.init_state(params, optimizer, model_state=variables or None, ema=ema)
+
+
+def _loss_maker(
+    config: Config, module: Any, policy: semjax.Policy | None
+) -> Callable[[Collections | None], semjax.sem.SemLoss]:
+    """`make_loss(model_state) -> sem_loss`, as `train_step` takes it."""
+
+    def apply(
+        model_state: Collections | None, params: Any, images: jax.Array, rng: jax.Array
+    ) -> semjax.Outputs:
+        # No model here draws at random in its forward pass, so rng is not used.
+        features, new_state = module.apply(
+            {"params": params, **(model_state or {})},
+            images,
+            train=True,
+            mutable=list(model_state or {}),
+        )
+        return semjax.Outputs(
+            logits=features.logits,
+            representation=getattr(features, config.representation),
+            model_state=new_state or None,
+        )
+
+    ramp = optax.linear_schedule(0.0, 1.0, config.sem_ramp_steps) if config.sem_ramp_steps else None
+    options: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in (
+            "sem_weight",
+            "distance",
+            "stop_gradient",
+            "clean_weight",
+            "reduction",
+            "label_loss",
+            "label_smoothing",
+            "passes",
+            "state_from",
+        )
+    }
+    return lambda model_state: semjax.make_sem_loss(
+        functools.partial(apply, model_state), policy=policy, schedule=ramp, **options
+    )
+
+
+def _policy(config: Config) -> semjax.Policy | None:
+    common: dict[str, Any] = {
+        "alpha": config.alpha,
+        "weight_scope": config.weight_scope,
+        "probability": config.mix_probability,
+        "pairing": config.pairing,
+        "groups": config.pairing_groups,
+    }
+    if config.policy == "mixup":
+        return semjax.mixup(**common)
+    if config.policy == "cutmix":
+        return semjax.cutmix(**common, correction=config.correction)
+    return None
+
+
+def _augmentation(config: Config, data: Data) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Random crop, flip and cutout on uint8, then the scaling every model expects."""
+
+    def apply(key: jax.Array, images: jax.Array) -> jax.Array:
+        crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+        if config.crop_padding:
+            images = augment.random_crop(crop_key, images, padding=config.crop_padding)
+        if config.flip:
+            images = augment.random_flip(flip_key, images)
+        images = augment.normalise(images, data.mean, data.std)
+        if config.cutout_size:
+            # After scaling, so that the hole is the mean colour.
+            images = augment.random_cutout(cutout_key, images, size=config.cutout_size)
+        return images
+
+    return apply
+
+
+def _logits_fn(module: Any, data: Data) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    def logits(params: Any, model_state: Any, images: jax.Array) -> jax.Array:
+        images = augment.normalise(images, data.mean, data.std)
+        return module.apply({"params": params, **(model_state or {})}, images, train=False).logits
+
+    return logits
+
+
+def _learning_rate(config: Config, total_steps: int) -> Callable[[Any], Any]:
+    peak, warmup = config.learning_rate, min(config.warmup_steps, total_steps)
+    after = (
+        optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+        if config.decay == "cosine"
+        else optax.constant_schedule(peak)
+    )
+    if not warmup:
+        return after
+    # From peak / warmup, not 0: a first step of size 0 would be a step wasted.
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])

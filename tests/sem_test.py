@@ -1,0 +1,842 @@
+"""The method's loss: its equation in NumPy, its laws, each of its options, and hostile batches.
+
+Most tests hand the loss a mix of their own in `batch["mix"]`, so that the numbers do not hang on a
+random stream.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax.test_util import check_grads
+
+import semjax
+from semjax import Mix, Outputs, make_sem_loss
+from semjax.sem import draw_mix
+
+TERMS = ("loss", "mixed_loss", "clean_loss", "gap", "accuracy", "weight")
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def mlp(params, images, rng):
+    """One tanh layer and a linear head: curved, so that its gap is not 0."""
+    features = jnp.tanh(images.reshape(len(images), -1) @ params["w"])
+    return Outputs(logits=features @ params["head"], representation=features)
+
+
+def spatial(params, images, rng):
+    """A curved 1x1 convolution: a feature map on the images' own grid."""
+    cells = jnp.tanh(images @ params["w"])
+    return Outputs(logits=cells.mean((1, 2)) @ params["head"], representation=cells)
+
+
+def halving(params, images, rng):
+    """As `spatial`, on half the grid: a cell may hold pixels of both rows."""
+    outputs = spatial(params, images, rng)
+    rows, height, width, features = outputs.representation.shape
+    blocks = outputs.representation.reshape(rows, height // 2, 2, width // 2, 2, features)
+    return dataclasses.replace(outputs, representation=blocks.mean((2, 4)))
+
+
+def pointwise(params, images, rng):
+    """A 1x1 convolution and a bias: affine at every pixel."""
+    cells = images @ params["w"] + params["b"].reshape(1, 1, 1, -1)
+    return Outputs(logits=cells.mean((1, 2)) @ params["head"], representation=cells)
+
+
+def weights_of(inputs, features=4, classes=5):
+    return {
+        "w": normal(inputs, features, seed=1),
+        "b": normal(features, seed=2),
+        "head": normal(features, classes, seed=3),
+    }
+
+
+def batch_of(rows=7, shape=(4, 6, 2), classes=5, **extra):
+    label = np.random.default_rng(5).integers(0, classes, rows)
+    return {"image": normal(rows, *shape, seed=4), "label": label, **extra}
+
+
+def mix_of(rows=7, shape=None, seed=6):
+    """A bijection with a weight of its own for every row, and a mask when a shape is given."""
+    rng = np.random.default_rng(seed)
+    partner, weight, mask = rng.permutation(rows), rng.random(rows).astype(np.float32), None
+    if shape is not None:
+        mask = (rng.random((rows, *shape, 1)) < 0.6).astype(np.float32)
+        weight = mask.mean((1, 2, 3))
+    return Mix(
+        jnp.asarray(partner, jnp.int32),
+        jnp.asarray(weight),
+        None if mask is None else jnp.asarray(mask),
+    )
+
+
+def masked_rows(masked):
+    """A padded batch, its mix, and the valid rows: 1 and 4 are padding."""
+    valid = np.array([True, False, True, True, False, True, True])
+    mix = mix_of(shape=(4, 6) if masked else None)
+    mix = dataclasses.replace(mix, partner=jnp.array([3, 1, 5, 2, 4, 6, 0]))
+    return batch_of(valid=valid, mix=mix), np.flatnonzero(valid)
+
+
+def terms(apply_fn=mlp, params=None, batch=None, seed=0, compiled=False, **options):
+    """The aux of one call; compiled where the shapes are seldom ones, which is quicker."""
+    params = weights_of(48) if params is None else params
+    batch = batch_of(mix=mix_of()) if batch is None else batch
+    loss = make_sem_loss(apply_fn, **options)
+    return (jax.jit(loss) if compiled else loss)(params, batch, jax.random.key(seed))[1]
+
+
+def grads(apply_fn=mlp, params=None, batch=None, seed=0, **options):
+    params = weights_of(48) if params is None else params
+    batch = batch_of(mix=mix_of()) if batch is None else batch
+    loss = make_sem_loss(apply_fn, **options)
+    return jax.grad(loss, has_aux=True)(params, batch, jax.random.key(seed))[0]
+
+
+def expected(batch=None, params=None, mix=None, **options):
+    batch = batch_of() if batch is None else batch
+    params = weights_of(48) if params is None else params
+    mix = mix_of() if mix is None else mix
+    mask = None if mix.mask is None else np.asarray(mix.mask)
+    partner, weight = np.asarray(mix.partner), np.asarray(mix.weight)
+    return reference.sem_mlp(
+        params, batch["image"], batch["label"], partner, weight, mask=mask, **options
+    )
+
+
+def assert_terms(aux, numbers, names=TERMS, **tolerance):
+    tolerance = tolerance or {"rtol": 2e-5, "atol": 1e-6}
+    for name in names:
+        np.testing.assert_allclose(aux[name], numbers[name], err_msg=name, **tolerance)
+
+
+def assert_trees_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# --- the equation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_loss_and_terms_equal_the_numpy_reference(masked, reduction):
+    mix = mix_of(shape=(4, 6) if masked else None)
+    options = {"sem_weight": 0.7, "clean_weight": 0.4, "reduction": reduction}
+    assert_terms(terms(batch=batch_of(mix=mix), **options), expected(mix=mix, **options))
+
+
+@pytest.mark.parametrize("distance", ["mse", "l1", "cosine", "normalised_mse"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_valid_rows_alone_count_in_every_term(distance, masked):
+    batch, rows = masked_rows(masked)
+    options = {"distance": distance, "clean_weight": 0.5}
+    numbers = expected(batch, mix=batch["mix"], rows=rows, **options)
+    assert_terms(terms(batch=batch, **options), numbers)
+
+
+@pytest.mark.parametrize("label_loss", ["ce", "bce"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_label_losses_and_smoothing_equal_the_numpy_reference(label_loss, smoothing):
+    aux = terms(label_loss=label_loss, label_smoothing=smoothing, clean_weight=1.0)
+    numbers = expected(label_loss=label_loss, smoothing=smoothing, clean_weight=1.0)
+    assert_terms(aux, numbers)
+
+
+def test_soft_labels_equal_the_numpy_reference():
+    soft = np.random.default_rng(8).dirichlet(np.ones(5), 7).astype(np.float32)
+    batch = {**batch_of(), "label": soft}
+    aux = terms(batch={**batch, "mix": mix_of()}, clean_weight=1.0)
+    assert_terms(aux, expected(batch, clean_weight=1.0))
+
+
+def test_soft_one_hot_labels_are_the_class_ids():
+    batch = batch_of(mix=mix_of())
+    hard = terms(batch=batch, clean_weight=1.0)
+    soft = terms(batch={**batch, "label": np.eye(5)[batch["label"]]}, clean_weight=1.0)
+    assert_trees_equal(hard, soft)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_regmixup_is_the_clean_term_alone(reduction):
+    """The paper adds two means; its authors' code takes one mean over the 2B rows."""
+    numbers = expected(sem_weight=0.0)
+    total = numbers["mixed_loss"] + numbers["clean_loss"]
+    total = total if reduction == "sum" else total / 2
+    aux = terms(sem_weight=0.0, clean_weight=1.0, reduction=reduction)
+    np.testing.assert_allclose(aux["loss"], total, rtol=1e-5)
+
+
+def test_gap_is_outside_the_mean_of_the_label_losses():
+    aux = terms(sem_weight=3.0, clean_weight=0.25, reduction="mean")
+    label_part = (aux["mixed_loss"] + 0.25 * aux["clean_loss"]) / 1.25
+    np.testing.assert_allclose(aux["loss"], label_part + 3 * aux["gap"], rtol=1e-6)
+
+
+def test_gradient_equals_finite_differences():
+    batch = batch_of(mix=mix_of(shape=(4, 6)), step=jnp.array(2))
+    loss = make_sem_loss(
+        mlp, sem_weight=2.0, schedule=lambda step: step / 4, clean_weight=0.5, label_smoothing=0.1
+    )
+
+    def total(params):
+        return loss(params, batch, jax.random.key(0))[0]
+
+    check_grads(jax.jit(total), (weights_of(48),), order=1, atol=1e-2, rtol=1e-2, eps=1e-2)
+
+
+def test_spatial_rule_mixes_cell_by_cell_on_the_coarser_grid():
+    """An encoder that halves the grid: the mask is averaged over blocks of 2 x 2."""
+    params, mix, batch = weights_of(2), mix_of(shape=(4, 6)), batch_of()
+    aux = terms(halving, params, {**batch, "mix": mix}, distance="mse")
+
+    def encode(x):
+        return np.tanh(x @ np.float64(params["w"])).reshape(7, 2, 2, 3, 2, 4).mean((2, 4))
+
+    mask = np.float64(mix.mask)
+    coarse = mask.reshape(7, 2, 2, 3, 2, 1).mean((2, 4))
+    mixed = encode(reference.mixed_rows(batch["image"], mix.partner, mix.weight, mask))
+    target = reference.mixed_rows(encode(batch["image"]), mix.partner, mix.weight, coarse)
+    np.testing.assert_allclose(aux["gap"], np.square(mixed - target).mean(), rtol=1e-5)
+
+
+# --- the laws ---------------------------------------------------------------------------------
+
+
+def affine(params, images, rng):
+    outputs = mlp(params, images, rng)
+    features = images.reshape(len(images), -1) @ params["w"] + params["b"][None]
+    return dataclasses.replace(outputs, representation=features)
+
+
+@pytest.mark.parametrize("scope", ["batch", "pair", "sample"])
+def test_affine_representation_has_no_gap(scope):
+    policy = semjax.mixup(weight_scope=scope, pairing="derangement")
+    options = {"policy": policy, "distance": "l1", "batch": batch_of()}
+    assert terms(affine, **options)["gap"] < 3e-6
+    assert terms(mlp, **options)["gap"] > 1e-2
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 2), (5, 7, 2), (7, 3, 2)])
+def test_pointwise_affine_map_has_no_gap_under_masks(shape):
+    policy = semjax.cutmix(weight_scope="sample", pairing="derangement")
+    options = {"params": weights_of(2), "policy": policy, "distance": "l1"}
+    options |= {"batch": batch_of(shape=shape), "compiled": True}
+
+    def pooled(params, images, rng):
+        outputs = pointwise(params, images, rng)
+        return dataclasses.replace(outputs, representation=outputs.representation.mean((1, 2)))
+
+    assert terms(pointwise, **options)["gap"] < 3e-6
+    # The pooled rule cannot do that: a box holds other pixels than the average ones.
+    assert terms(pooled, **options)["gap"] > 1e-2
+
+
+def test_spatial_and_pooled_targets_agree_under_a_constant_mask():
+    targets = []
+
+    def keep(prediction, target):
+        targets.append(target)
+        return jnp.abs(prediction - target).reshape(len(target), -1).mean(1)
+
+    def map_on_another_grid(params, images, rng):
+        outputs = spatial(params, images, rng)
+        return dataclasses.replace(outputs, representation=outputs.representation[:, ::2, :5])
+
+    def pooled(params, images, rng):
+        outputs = map_on_another_grid(params, images, rng)
+        return dataclasses.replace(outputs, representation=outputs.representation.mean((1, 2)))
+
+    plain = mix_of()
+    mask = jnp.broadcast_to(plain.weight.reshape(7, 1, 1, 1), (7, 4, 6, 1))
+    batch = batch_of(mix=dataclasses.replace(plain, mask=mask))
+    for encoder in (map_on_another_grid, pooled):
+        terms(encoder, weights_of(2), batch, distance=keep)
+    of_map, of_pooled = targets
+    assert of_map.shape == (7, 2, 5, 4)
+    np.testing.assert_allclose(of_map.mean((1, 2)), of_pooled, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", [semjax.mixup(alpha=0), semjax.cutmix(alpha=0)])
+@pytest.mark.parametrize("distance", ["mse", "l1", "normalised_mse"])
+def test_weight_1_has_no_gap(policy, distance):
+    aux = terms(batch=batch_of(), policy=policy, distance=distance)
+    assert (aux["gap"], aux["weight"], aux["unmixed"]) == (0, 1, 1)
+    np.testing.assert_allclose(aux["mixed_loss"], expected()["clean_loss"], rtol=1e-5)
+
+
+def plain_mixup(params, images, label, partner, weight):
+    """Mixup without this library."""
+    mixed = weight * images + (1 - weight) * images[partner]
+    logits = jnp.tanh(mixed.reshape(len(images), -1) @ params["w"]) @ params["head"]
+    one_hot = jnp.eye(5)[label]
+    targets = weight * one_hot + (1 - weight) * one_hot[partner]
+    return -(targets * jax.nn.log_softmax(logits)).sum(1).sum() / len(images)
+
+
+def test_sem_weight_0_has_the_gradients_of_plain_mixup_to_the_last_bit():
+    partner, weight, batch = np.array([1, 2, 3, 4, 5, 6, 0]), np.float32(0.3), batch_of()
+    plain = jax.grad(plain_mixup)(weights_of(48), batch["image"], batch["label"], partner, weight)
+    batch["mix"] = Mix(jnp.asarray(partner), jnp.full(7, weight))
+    assert_trees_equal(grads(batch=batch, sem_weight=0), plain)
+    assert_trees_equal(grads(batch=batch, sem_weight=0.0), plain)
+
+
+@pytest.mark.parametrize("option", ["schedule", "sem_weight"])
+def test_schedule_that_reaches_0_has_the_gradients_of_plain_mixup(option):
+    batch = batch_of(mix=mix_of(), step=jnp.array(10))
+    ramp = grads(batch=batch, **{option: lambda step: jnp.maximum(1 - step / 10, 0)})
+    plain = grads(batch=batch, sem_weight=0)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), ramp, plain)
+
+
+@pytest.mark.parametrize("distance", ["mse", "l1", "cosine", "normalised_mse"])
+@pytest.mark.parametrize("encoder", ["pooled", "map", "map and mask"])
+def test_gap_is_symmetric_in_who_is_the_partner(encoder, distance):
+    """(weight, partner) and ((1 - weight)[inverse], inverse) make the same rows, reordered."""
+    mix = mix_of(shape=(4, 6) if encoder == "map and mask" else None)
+    apply_fn, params = (mlp, weights_of(48)) if encoder == "pooled" else (halving, weights_of(2))
+    inverse = jnp.argsort(mix.partner)
+    mask = None if mix.mask is None else (1 - mix.mask)[inverse]
+    swapped = Mix(inverse.astype(jnp.int32), (1 - mix.weight)[inverse], mask)
+    gaps = [
+        terms(apply_fn, params, batch_of(mix=m), distance=distance)["gap"] for m in (mix, swapped)
+    ]
+    assert gaps[0] > 1e-3
+    np.testing.assert_allclose(*gaps, rtol=1e-5)
+
+
+# --- what is forwarded ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ({}, [7, 7]),
+        ({"clean_weight": 1.0}, [7, 7]),
+        ({"sem_weight": 0, "clean_weight": 1.0}, [7, 7]),
+        ({"sem_weight": 0}, [7]),
+        ({"sem_weight": 0.0, "clean_weight": 0.0, "passes": "joint"}, [7]),
+        ({"passes": "joint", "clean_weight": 1.0}, [14]),
+        ({"policy": None, "sem_weight": 0}, [7]),
+        ({"policy": semjax.cutmix()}, [7, 7]),
+    ],
+)
+def test_rows_forwarded(options, passes):
+    """Counted while tracing: a term with a Python weight of 0 is no part of the program."""
+    seen = []
+
+    def counting(params, images, rng):
+        seen.append(len(images))
+        return mlp(params, images, rng)
+
+    loss = make_sem_loss(counting, **options)
+    jax.eval_shape(loss, weights_of(48), batch_of(), jax.random.key(0))
+    assert seen == passes
+
+
+def test_one_pass_of_2b_rows_equals_two_passes_without_batch_statistics():
+    options = {"batch": batch_of(), "clean_weight": 0.5, "policy": semjax.cutmix()}
+    separate, joint = (terms(**options, passes=passes) for passes in ("separate", "joint"))
+    assert_terms(joint, separate, names=(*TERMS, "clean_accuracy"), rtol=1e-6)
+
+
+def normalising(params, images, rng):
+    """A model whose rows see each other, as in BatchNorm."""
+    return mlp(params, (images - images.mean(0)[None]) * 2, rng)
+
+
+def test_joint_pass_normalises_over_2b_rows():
+    separate, joint = (terms(normalising, passes=passes) for passes in ("separate", "joint"))
+    assert abs(separate["mixed_loss"] - joint["mixed_loss"]) > 1e-3
+
+
+def test_mixed_and_clean_passes_get_keys_of_their_own():
+    keys = []
+
+    def recording(params, images, rng):
+        keys.append(jax.random.key_data(rng).tolist())
+        return mlp(params, images, rng)
+
+    terms(recording)
+    terms(recording, seed=1)
+    assert len({tuple(key) for key in keys}) == 4
+
+
+OPTIONS = (
+    {"sem_weight": 0},
+    {"clean_weight": 1.0, "reduction": "mean"},
+    {"distance": "cosine", "stop_gradient": "clean"},
+    {"label_loss": "bce", "label_smoothing": 0.2},
+    {"passes": "joint"},
+    {"schedule": lambda step: 0.5},
+)
+
+
+@pytest.mark.parametrize("policy", [semjax.mixup(weight_scope="sample"), semjax.cutmix()])
+def test_mix_depends_on_no_other_option(policy):
+    seen = []
+
+    def recording(params, images, rng):
+        seen.append(np.asarray(images[:7]))
+        return mlp(params, images, rng)
+
+    batch = batch_of(step=jnp.array(3))
+    mix = draw_mix(policy, batch, jax.random.key(0))
+    mask = None if mix.mask is None else np.asarray(mix.mask)
+    drawn = reference.mixed_rows(batch["image"], mix.partner, np.asarray(mix.weight), mask)
+    for options in OPTIONS:
+        terms(recording, batch=batch, policy=policy, **options)
+        np.testing.assert_allclose(seen[0], drawn, atol=1e-6)
+        seen.clear()
+
+
+def test_mix_does_not_depend_on_the_pixels():
+    policy, batch = semjax.cutmix(), batch_of()
+    other = {**batch, "image": np.flip(batch["image"]) * 3}
+    mixes = [draw_mix(policy, b, jax.random.key(0)) for b in (batch, other)]
+    assert_trees_equal(*mixes)
+
+
+def test_given_mix_replaces_the_draw():
+    aux = terms(batch=batch_of(mix=mix_of()), policy=semjax.cutmix(), clean_weight=1.0)
+    assert_terms(aux, expected(clean_weight=1.0))
+
+
+# --- the options ------------------------------------------------------------------------------
+
+
+def test_default_is_mixup_with_the_gap_at_weight_1():
+    batch = batch_of()
+    written_out = terms(
+        batch=batch,
+        policy=semjax.mixup(alpha=1.0),
+        sem_weight=1.0,
+        schedule=None,
+        distance="mse",
+        stop_gradient="none",
+        clean_weight=0.0,
+        reduction="sum",
+        label_loss="ce",
+        label_smoothing=0.0,
+        passes="separate",
+        state_from="mixed",
+        axis_name=None,
+    )
+    assert_trees_equal(terms(batch=batch), written_out)
+
+
+@pytest.mark.parametrize("stop", ["none", "clean", "mixed"])
+def test_stop_gradient_keeps_its_side_constant(stop):
+    batch, mix, params = batch_of(mix=mix_of()), mix_of(), weights_of(48)
+    mixed = jnp.asarray(reference.mixed_rows(batch["image"], mix.partner, mix.weight), jnp.float32)
+
+    def gap(of_mixed, of_clean):
+        clean = mlp(of_clean, batch["image"], None).representation
+        weight = mix.weight[:, None]
+        target = weight * clean + (1 - weight) * clean[mix.partner]
+        return jnp.square(mlp(of_mixed, mixed, None).representation - target).mean()
+
+    by_mixed, by_clean = jax.grad(gap, argnums=(0, 1))(params, params)
+    wanted = {
+        "none": by_mixed["w"] + by_clean["w"],
+        "clean": by_mixed["w"],
+        "mixed": by_clean["w"],
+    }[stop]
+    with_gap, without = grads(stop_gradient=stop, batch=batch), grads(sem_weight=0, batch=batch)
+    np.testing.assert_allclose(with_gap["w"] - without["w"], wanted, atol=2e-6)
+
+
+def test_distance_may_be_a_function():
+    def fourth_power(prediction, target):
+        return ((prediction - target) ** 4).sum(1)
+
+    aux = terms(distance=fourth_power, sem_weight=2.0)
+    targets = []
+
+    def keep(prediction, target):
+        targets.append(np.sum((np.float64(prediction) - np.float64(target)) ** 4, 1))
+        return prediction[:, 0]
+
+    terms(distance=keep)
+    np.testing.assert_allclose(aux["gap"], targets[0].mean(), rtol=1e-5)
+    np.testing.assert_allclose(aux["loss"], aux["mixed_loss"] + 2 * aux["gap"], rtol=1e-6)
+
+
+def test_normalised_gap_is_reported_whatever_the_distance():
+    numbers = expected(distance="normalised_mse")
+    np.testing.assert_allclose(terms(distance="l1")["normalised_gap"], numbers["gap"], rtol=1e-5)
+
+
+def test_normalised_gap_of_a_model_twice_as_large_is_the_same():
+    def doubled(params, images, rng):
+        outputs = mlp(params, images, rng)
+        return dataclasses.replace(outputs, representation=2 * outputs.representation)
+
+    small, large = terms(mlp), terms(doubled)
+    np.testing.assert_allclose(large["gap"], 4 * small["gap"], rtol=1e-5)
+    np.testing.assert_allclose(large["normalised_gap"], small["normalised_gap"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 1, 5])
+def test_schedules_are_functions_of_the_step(step):
+    options = {
+        "sem_weight": lambda step: 3.0 + step,
+        "schedule": lambda step: step / 2,
+        "clean_weight": lambda step: 0.25 * step,
+        "reduction": "mean",
+    }
+    aux = terms(batch=batch_of(mix=mix_of(), step=jnp.array(step)), **options)
+    numbers = expected(
+        sem_weight=(3.0 + step) * step / 2, clean_weight=0.25 * step, reduction="mean"
+    )
+    assert_terms(aux, numbers)
+
+
+def test_schedule_multiplies_a_number():
+    batch = batch_of(mix=mix_of(), step=jnp.array(3))
+    aux = terms(batch=batch, sem_weight=2.0, schedule=lambda step: step / 6)
+    assert_terms(aux, expected(sem_weight=1.0), ("loss", "gap"))
+
+
+def test_weights_may_be_traced_arrays():
+    def loss(weight):
+        aux = terms(sem_weight=weight, clean_weight=weight)
+        return aux["loss"], aux
+
+    slope, aux = jax.jit(jax.grad(loss, has_aux=True))(jnp.array(0.5))
+    assert_terms(aux, expected(sem_weight=0.5, clean_weight=0.5))
+    np.testing.assert_allclose(slope, aux["clean_loss"] + aux["gap"], rtol=1e-6)
+
+
+def test_label_loss_may_be_a_function():
+    seen = []
+
+    def brier(logits, targets):
+        seen.append(np.asarray(targets))
+        return jnp.square(jax.nn.softmax(logits) - targets).sum(1)
+
+    aux = terms(label_loss=brier, label_smoothing=0.2, clean_weight=1.0)
+    smooth = 0.8 * np.eye(5)[batch_of()["label"]] + 0.2 / 5
+    mix = mix_of()
+    np.testing.assert_allclose(
+        seen[0], reference.mixed_rows(smooth, mix.partner, np.asarray(mix.weight)), atol=1e-6
+    )
+    np.testing.assert_allclose(seen[1], smooth, atol=1e-6)
+    total = aux["mixed_loss"] + aux["clean_loss"] + aux["gap"]
+    np.testing.assert_allclose(aux["loss"], total, rtol=1e-6)
+
+
+def stateful(params, images, rng):
+    """The state tells which rows the pass was given; the counter has no mean."""
+    state = {"first": images[0].mean(), "rows": jnp.array(len(images))}
+    return dataclasses.replace(mlp(params, images, rng), model_state=state)
+
+
+@pytest.mark.parametrize("state_from", ["mixed", "clean", "both"])
+def test_state_is_that_of_the_pass_asked_for(state_from):
+    state = terms(stateful, state_from=state_from)["model_state"]
+    batch, mix = batch_of(), mix_of()
+    mixed = reference.mixed_rows(batch["image"], mix.partner, mix.weight)[0].mean()
+    clean = batch["image"][0].mean()
+    wanted = {"mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}[state_from]
+    np.testing.assert_allclose(state["first"], wanted, atol=1e-6)
+    assert state["rows"] == 7
+    assert state["rows"].dtype == jnp.int32
+
+
+def test_joint_pass_has_one_state():
+    assert terms(stateful, passes="joint")["model_state"]["rows"] == 14
+
+
+def test_state_is_none_for_a_model_without():
+    assert terms(state_from="both")["model_state"] is None
+
+
+def test_policy_none_trains_on_the_rows_as_they_are():
+    seen = []
+
+    def recording(params, images, rng):
+        seen.append(np.asarray(images))
+        return mlp(params, images, rng)
+
+    batch = batch_of()
+    aux = terms(recording, batch=batch, policy=None, sem_weight=0)
+    np.testing.assert_array_equal(seen[0], batch["image"])
+    np.testing.assert_allclose(aux["loss"], expected()["clean_loss"], rtol=1e-5)
+    assert (aux["weight"], aux["unmixed"], aux["gap"]) == (1, 1, 0)
+
+
+# --- what comes back --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"sem_weight": 0}, {"clean_weight": 1.0}])
+def test_aux_holds_float32_scalars_and_the_state(options):
+    batch = batch_of(mix=mix_of())
+    loss, aux = make_sem_loss(mlp, **options)(weights_of(48), batch, jax.random.key(0))
+    assert set(TERMS) | {"model_state", "normalised_gap", "clean_accuracy", "unmixed"} == set(aux)
+    numbers = {name: value for name, value in aux.items() if name != "model_state"}
+    assert all(v.shape == () and v.dtype == jnp.float32 for v in [loss, *numbers.values()])
+    assert loss == aux["loss"]
+    assert (aux["clean_loss"] == 0) == ("clean_weight" not in options)
+    assert (aux["gap"] == 0) == (options == {"sem_weight": 0})
+
+
+def fixed(guess):
+    """A model that predicts these classes whatever it sees."""
+
+    def apply_fn(params, images, rng):
+        return Outputs(logits=jnp.eye(5)[jnp.asarray(guess)], representation=images[:, 0, 0])
+
+    return apply_fn
+
+
+def test_accuracy_is_the_weight_of_the_class_predicted():
+    mix = Mix(jnp.array([1, 0, 3, 3]), jnp.array([0.75, 0.25, 0.5, 0.125]))
+    batch = {**batch_of(4, mix=mix), "label": np.array([0, 1, 2, 2])}
+    # In turn: the row's own class, neither, both (the row and its partner agree), both.
+    aux = terms(fixed([0, 4, 2, 2]), {}, batch, compiled=True)
+    assert aux["accuracy"] == (0.75 + 0 + 1 + 1) / 4
+    # The partner's class in rows 0 and 1; the clean rows are hit in row 3 alone.
+    aux = terms(fixed([1, 0, 4, 2]), {}, batch, compiled=True)
+    assert aux["accuracy"] == (0.25 + 0.75 + 0 + 1) / 4
+    assert aux["clean_accuracy"] == 1 / 4
+
+
+def test_unmixed_rows_are_counted():
+    weight = jnp.array([0.5, 1.0, 0.5, 1.0, 0.0, 0.2, 0.3])
+    mix = Mix(jnp.array([1, 0, 2, 3, 4, 6, 5]), weight)
+    np.testing.assert_allclose(terms(batch=batch_of(mix=mix))["unmixed"], 4 / 7)
+    valid = np.arange(7) < 3
+    np.testing.assert_allclose(terms(batch=batch_of(mix=mix, valid=valid))["unmixed"], 2 / 3)
+
+
+def test_batch_is_left_as_it_was():
+    batch, _ = masked_rows(masked=True)
+    keys, before = list(batch), jax.tree.map(np.array, batch)
+    terms(batch=batch, clean_weight=1.0)
+    assert list(batch) == keys
+    assert_trees_equal(batch, before)
+
+
+# --- hostile batches --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairing", ["permutation", "derangement", "roll", "reverse"])
+def test_batch_of_one_is_left_unmixed(pairing):
+    policy, batch = semjax.mixup(pairing=pairing), batch_of(1)
+    aux = terms(batch=batch, policy=policy, distance="normalised_mse", compiled=True)
+    one = Mix(jnp.array([0]), jnp.array([0.5]))
+    np.testing.assert_allclose(aux["loss"], expected(batch, mix=one)["clean_loss"], rtol=1e-5)
+    assert aux["unmixed"] == 1
+    assert aux["gap"] < 1e-12
+
+
+@pytest.mark.parametrize("policy", [semjax.mixup(), semjax.cutmix()])
+@pytest.mark.parametrize("soft", [False, True])
+def test_padding_changes_neither_loss_nor_gradients(policy, soft):
+    """Bit for bit, whatever stands in the padding."""
+    batch, _ = masked_rows(masked=False)
+    del batch["mix"]
+    if soft:
+        batch["label"] = np.eye(5, dtype=np.float32)[batch["label"]]
+    padding = ~batch["valid"]
+    loss = make_sem_loss(mlp, policy=policy, clean_weight=0.5, distance="cosine")
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    wanted = run(weights_of(48), batch, jax.random.key(0))
+    for pixel, label in ((np.nan, np.nan if soft else 10**6), (1e30, -1)):
+        dirty = {name: value.copy() for name, value in batch.items()}
+        dirty["image"][padding] = pixel
+        dirty["label"][padding] = label
+        assert_trees_equal(run(weights_of(48), dirty, jax.random.key(0)), wanted)
+
+
+def test_padded_batch_equals_the_batch_without_its_padding():
+    batch, rows = masked_rows(masked=False)
+    mix = batch["mix"]
+    inside = Mix(jnp.array([2, 3, 1, 4, 0]), mix.weight[rows])
+    small = {"image": batch["image"][rows], "label": batch["label"][rows], "mix": inside}
+    options = {"clean_weight": 0.5, "distance": "normalised_mse"}
+    wanted = terms(batch=small, compiled=True, **options)
+    assert_terms(terms(batch=batch, **options), wanted, rtol=2e-6)
+
+
+def test_batch_of_nothing_but_padding_has_loss_and_gradients_0():
+    batch = batch_of(valid=np.zeros(7, bool))
+    batch["image"][:] = np.nan
+    assert terms(batch=batch)["loss"] == 0
+    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(grads(batch=batch)))
+
+
+def test_bfloat16_images_leave_weights_and_losses_in_float32():
+    batch = batch_of(mix=mix_of())
+    batch["image"] = jnp.asarray(batch["image"], jnp.bfloat16)
+    seen = []
+
+    def low(params, images, rng):
+        seen.append(images.dtype)
+        return mlp(jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params), images, rng)
+
+    aux = terms(low, batch=batch, clean_weight=1.0, compiled=True)
+    assert seen == [jnp.bfloat16, jnp.bfloat16]
+    assert {v.dtype for v in jax.tree.leaves(aux)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(aux["weight"], np.mean(mix_of().weight), rtol=1e-6)
+    assert_terms(aux, expected(clean_weight=1.0), ("loss", "mixed_loss", "clean_loss"), rtol=0.05)
+
+
+def test_bfloat16_targets_are_mixed_in_float32():
+    """Half of 1 and half of 1 + 2^-7 lies between two bfloat16 numbers."""
+
+    def encoder(params, images, rng):
+        clean = images[0, 0, 0, 0] == 1
+        rows = jnp.where(clean, jnp.array([1, 1 + 2**-7]), 1.0)
+        return Outputs(logits=jnp.zeros((2, 5)), representation=rows[:, None].astype(jnp.bfloat16))
+
+    images = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+    mix = Mix(jnp.array([1, 0]), jnp.full(2, 0.5))
+    batch = {"image": images, "label": jnp.zeros(2, int), "mix": mix}
+    aux = terms(encoder, {}, batch, compiled=True)
+    assert aux["gap"] == 2**-16
+
+
+def test_class_ids_above_256_survive_bfloat16_images():
+    ids = np.array([257, 258, 999])
+
+    def oracle(params, images, rng):
+        return Outputs(logits=100 * jax.nn.one_hot(ids, 1000, dtype=jnp.bfloat16))
+
+    batch = {"image": jnp.ones((3, 2, 2, 1), jnp.bfloat16), "label": ids}
+    batch["mix"] = Mix(jnp.array([1, 2, 0]), jnp.full(3, 0.75))
+    aux = terms(oracle, {}, batch, sem_weight=0, clean_weight=1.0, compiled=True)
+    assert (aux["accuracy"], aux["clean_accuracy"], aux["clean_loss"]) == (0.75, 1, 0)
+    np.testing.assert_allclose(aux["mixed_loss"], 25, rtol=1e-3)
+
+
+def test_typed_and_legacy_keys_draw_the_same():
+    loss, batch = make_sem_loss(mlp, policy=semjax.cutmix()), batch_of()
+    typed = loss(weights_of(48), batch, jax.random.key(7))
+    legacy = loss(weights_of(48), batch, jax.random.PRNGKey(7))
+    assert_trees_equal(typed, legacy)
+
+
+def test_jit_and_eager_agree():
+    loss, batch = make_sem_loss(mlp, policy=semjax.cutmix()), batch_of()
+    eager = loss(weights_of(48), batch, jax.random.key(7))[1]
+    assert_terms(jax.jit(loss)(weights_of(48), batch, jax.random.key(7))[1], eager, rtol=1e-5)
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+def ramp(step):
+    return step / 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distance": "l2"}, "distance must be one of mse, l1, cosine, normalised_mse; found 'l2'"),
+        ({"stop_gradient": "both"}, "stop_gradient must be one of none, clean, mixed; found"),
+        ({"reduction": "max"}, "reduction must be one of sum, mean; found 'max'"),
+        ({"reduction": np.mean}, "reduction must be one of sum, mean; found"),
+        ({"label_loss": "hinge"}, "label_loss must be one of ce, bce; found 'hinge'"),
+        ({"passes": "three"}, "passes must be one of separate, joint; found 'three'"),
+        ({"state_from": "none"}, "state_from must be one of mixed, clean, both; found 'none'"),
+        ({"label_smoothing": 1.5}, r"label_smoothing must be in \[0, 1\]; found 1.5"),
+        ({"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\]; found -0.1"),
+        ({"sem_weight": -1.0}, "sem_weight must be finite and at least 0; found -1.0"),
+        ({"sem_weight": float("inf")}, "sem_weight must be finite and at least 0; found inf"),
+        ({"clean_weight": float("nan")}, "clean_weight must be finite and at least 0; found nan"),
+        ({"sem_weight": 0, "schedule": ramp}, "schedule multiplies sem_weight, which is 0"),
+        ({"policy": None}, "sem_weight and clean_weight must be 0; found 1.0 and 0.0"),
+        ({"policy": None, "sem_weight": 0, "clean_weight": 1}, "must be 0; found 0 and 1"),
+        ({"state_from": "clean", "passes": "joint"}, "needs a clean pass of its own"),
+        ({"state_from": "both", "sem_weight": 0}, "needs a clean pass of its own"),
+    ],
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_sem_loss(mlp, **options)
+
+
+def bad_outputs(**changes):
+    def apply_fn(params, images, rng):
+        return dataclasses.replace(mlp(params, images, rng), **changes)
+
+    return apply_fn
+
+
+IMAGES = np.zeros((7, 4, 6, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"image": IMAGES.astype(np.uint8)}, TypeError, "must be floating; found uint8. Scale"),
+        ({"image": np.zeros(7, np.float32)}, ValueError, r"must be \[B, ...\] with B >= 1; found"),
+        ({"image": IMAGES[:0]}, ValueError, r"B >= 1; found shape \(0, 4, 6, 2\)"),
+        ({"label": np.zeros(4, int)}, ValueError, r"'label'\] must be \[7\] or \[7, K\] .*\(4,\)"),
+        ({"label": np.zeros((7, 1, 1))}, ValueError, r"found shape \(7, 1, 1\)"),
+        ({"label": np.zeros(7)}, TypeError, "labels of rank 1 must be integer class ids; found"),
+        ({"label": np.zeros((7, 6))}, ValueError, r"\[B, 5\] to fit the logits; found .*\(7, 6\)"),
+        ({"valid": np.ones(4, bool)}, ValueError, r"valid must be bool of shape \(7,\); found"),
+        ({"valid": np.ones(7)}, ValueError, r"valid must be bool of shape \(7,\); found float"),
+        ({"mix": mix_of(4)}, ValueError, r"mix.partner must have shape \(7,\) .*found \(4,\)"),
+        ({"mix": {"partner": 0}}, TypeError, "must be a semjax.Mix; found {'partner': 0}"),
+    ],
+)
+def test_batches_that_do_not_fit_are_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        terms(batch={**batch_of(), **changes})
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_missing_keys_are_named(name):
+    batch = batch_of()
+    del batch[name]
+    with pytest.raises(ValueError, match=f"batch needs '{name}'; found the keys"):
+        terms(batch=batch)
+
+
+@pytest.mark.parametrize("option", ["sem_weight", "schedule", "clean_weight"])
+def test_schedule_without_step_is_refused(option):
+    with pytest.raises(ValueError, match=f"batch needs 'step' because {option} is a schedule"):
+        terms(batch=batch_of(), **{option: ramp})
+
+
+def test_mix_for_a_loss_that_mixes_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"batch\['mix'\] was given to a loss that mixes nothing"):
+        terms(batch=batch_of(mix=mix_of()), policy=None, sem_weight=0)
+
+
+@pytest.mark.parametrize(
+    ("apply_fn", "error", "message"),
+    [
+        (lambda *_: (IMAGES, IMAGES), TypeError, "must return semjax.Outputs; found tuple"),
+        (bad_outputs(logits=jnp.zeros(7)), ValueError, r"logits of shape \(7, K\); found \(7,\)"),
+        (bad_outputs(logits=jnp.zeros((4, 5))), ValueError, r"\(7, K\); found \(4, 5\)"),
+        (bad_outputs(representation=None), ValueError, "sem_weight=1.0 needs a .*; found None"),
+        (bad_outputs(representation=jnp.zeros((7, 2, 3))), ValueError, r"found \(7, 2, 3\)"),
+        (bad_outputs(representation=jnp.zeros((4, 2))), ValueError, r"found \(4, 2\)"),
+    ],
+)
+def test_models_that_return_something_else_are_refused(apply_fn, error, message):
+    with pytest.raises(error, match=message):
+        terms(apply_fn)
+
+
+def test_representation_is_not_needed_without_a_gap():
+    assert terms(bad_outputs(representation=None), sem_weight=0, clean_weight=1.0)["gap"] == 0
+
+
+@pytest.mark.parametrize("option", ["distance", "label_loss"])
+def test_functions_must_return_one_number_a_row(option):
+    with pytest.raises(ValueError, match=r"expected one value a row, \(7,\); found \(\)"):
+        terms(**{option: lambda a, b: jnp.square(a - b).mean()})
