@@ -16,7 +16,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -176,12 +175,7 @@ class Checkpoints:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Closes."""
         self.close()
 
@@ -257,10 +251,9 @@ def _open_manager(directory: Path, *, keep: int, read_only: bool) -> Any:
     if not directory.is_dir() and (read_only or directory.exists()):
         raise CheckpointError(f"there is no directory {directory}: is it the directory of a run?")
     best = BestN(get_metric_fn=_quality, n=1, keep_checkpoints_without_metrics=False)
-    # Orbax's own read_only warns at every opening; a manager that never saves writes nothing
-    # once it neither makes the directory nor cleans it.
+    # Orbax's own read_only warns at every opening; a manager that neither saves nor cleans
+    # changes nothing either.
     options = ocp.CheckpointManagerOptions(
-        create=not read_only,
         cleanup_tmp_directories=not read_only,
         best_fn=_quality,  # without it the metrics are not written
         preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
@@ -395,12 +388,8 @@ def _drop_echoes() -> None:
             not any(mark in record.getMessage() for mark in ("orbax", "TensorStore", "OCDBT"))
         )
     )
-    # The second is a remark that a step came without metrics, which is no fault here.
     logging.getLogger("absl").addFilter(
-        lambda record: (
-            "orbax" not in record.pathname
-            or not (record.exc_info or "did not provide metrics" in record.getMessage())
-        )
+        lambda record: "orbax" not in record.pathname or not _is_raised_as_well(record)
     )
     warnings.filterwarnings("ignore", r"coroutine '_read_\w+' was never awaited", RuntimeWarning)
 
@@ -409,3 +398,9 @@ def _is_echo(error: BaseException | None, source: object) -> bool:
     if source is None:  # a thread of TensorStore, whose reader has gone
         return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
     return "orbax" in getattr(getattr(source, "cr_code", None), "co_filename", "")
+
+
+def _is_raised_as_well(record: logging.LogRecord) -> bool:
+    # The last one is a remark on a step without metrics, which is no fault here.
+    remarks = ("could not be restored", "did not provide metrics")
+    return bool(record.exc_info) or any(remark in record.getMessage() for remark in remarks)

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 import jax
@@ -88,12 +87,7 @@ class _Closing:
         """Returns itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Closes."""
         self.close()
 
@@ -309,7 +303,7 @@ def _shown(value: object) -> str:
 class Progress(_Closing):
     """Shows how far a run is: one living line on a terminal, a plain line per log point elsewhere.
 
-    The rate is of the last few redraws, so it follows a machine whose load changes; the first step
+    The rate is of the last few moments, so it follows a machine whose load changes; the first step
     is left out of it, because it compiles.
 
     Args:
@@ -350,8 +344,7 @@ class Progress(_Closing):
         now = self._clock()
         if self._marks and now - self._marks[-1][0] < self._interval:
             return
-        if self._live or not self._marks:
-            self._marks.append((now, step))
+        self._marks.append((now, step))
         self._redraw()
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:

@@ -138,9 +138,7 @@ def classification_sums(
     """
     _check_bins(bins)
     logits, label, valid = _checked(logits, label, valid)
-    # Zeroed before any arithmetic: 0 * NaN is NaN, so weighting rows by 0 would not be enough.
-    logits = jnp.where(valid[:, None], logits, 0)
-    target = jnp.where(valid[:, None], _distribution(label, logits.shape[1]), 0)
+    target = _distribution(label, logits.shape[1])
     p, log_p = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
     confidence = p.max(1)
     # Where y_k is 0 the term is 0, though log p_k may be -inf (a class masked out of the logits).
@@ -148,7 +146,8 @@ def classification_sums(
     brier = jnp.square(p - target).sum(1)
     rows = valid.astype(jnp.float32)
     correct = rows * (_predicted(logits) == _class(label))
-    # Elementwise and no matmul: matrix units may round their factors to bfloat16.
+    # Elementwise and no matmul: matrix units may round their factors to bfloat16. And what may be
+    # NaN is selected, not multiplied: 0 * NaN is NaN.
     member = rows[:, None] * _membership(confidence, bins)
     return Sums(
         count=rows.sum(),

@@ -237,7 +237,7 @@ def train_step(
     new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
     skipped = 1 - finite.astype(jnp.int32)
     new = dataclasses.replace(new, step=state.step + 1, skipped=state.skipped + skipped)
-    return new, {**logs, "grad_norm": optax.global_norm(grads), "skipped": skipped}
+    return new, {**logs, "grad_norm": optax.tree.norm(grads), "skipped": skipped}
 
 
 def eval_step(

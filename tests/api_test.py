@@ -287,7 +287,7 @@ def test_every_suppression_gives_its_reason(path: Path) -> None:
 
 def _gives_reason(comment: str) -> bool:
     """Whether a comment that silences a tool, if it is one, also says why."""
-    marker = r"#\s*(type:\s*ignore(\[[^\]]*\])?|noqa(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*)?|fmt:\s*\w+)"
+    marker = r"#\s*(type:\s*ignore(\[[^\]]*\])?|noqa(:\s*[A-Z]+\d+(,\s*[A-Z]+\d+)*)?)"
     reason, silenced = re.subn(marker, "", comment)
     return not silenced or len(re.findall(r"[A-Za-z]{2,}", reason)) >= 2
 

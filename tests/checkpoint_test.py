@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable
@@ -243,7 +244,7 @@ def test_saving_a_step_that_is_not_new_is_an_error(workdir: Path, step: int) -> 
 
 def test_a_half_written_checkpoint_is_not_there_and_is_cleaned_away(workdir: Path) -> None:
     complete = workdir / "checkpoints" / "2"
-    torn = workdir / "checkpoints" / "3.orbax-checkpoint-tmp"
+    torn = workdir / "checkpoints" / "4.orbax-checkpoint-tmp"
     shutil.copytree(complete, torn)
     for path in (torn / "commit_success.txt", torn / "state" / "manifest.ocdbt"):
         path.unlink()
@@ -300,10 +301,15 @@ def test_the_lock_is_freed_by_close_and_by_a_failed_opening(tmp_path: Path) -> N
     Checkpoints(tmp_path).close()
 
 
-def test_closing_twice_is_harmless(tmp_path: Path) -> None:
+def test_closing_ends_every_thread_and_is_harmless_twice(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1))
         checkpoints.close()
+    deadline = time.monotonic() + 30  # a thread may take a moment to leave
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert left == set()
     assert steps_on_disk(tmp_path) == [1]
 
 
@@ -349,7 +355,7 @@ def test_a_directory_without_the_right_to_write_is_named(tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_one_error_in_few_words_and_earlier_steps_stay(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     state = make_state(1, width=16384)
     checkpoints = Checkpoints(tmp_path)
@@ -366,7 +372,7 @@ def test_a_full_disk_is_one_error_in_few_words_and_earlier_steps_stay(
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 1000
     assert e.value.__cause__ is not None
-    assert capfd.readouterr().err == ""
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
     with Checkpoints(tmp_path) as checkpoints:  # the lock is free, step 1 is whole
         assert checkpoints.latest_step() == 1
         assert_same(checkpoints.restore(like(state)), state)
@@ -458,7 +464,10 @@ def truncate(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, Path.unlink])
 def test_a_damaged_file_names_the_step_and_the_way_out(
-    workdir: Path, damage: Callable[[Path], None], capfd: pytest.CaptureFixture[str]
+    workdir: Path,
+    damage: Callable[[Path], None],
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     damage(biggest(workdir, 2))
     with Checkpoints(workdir) as checkpoints:
@@ -471,7 +480,7 @@ def test_a_damaged_file_names_the_step_and_the_way_out(
         assert "\n" not in message
         assert len(message) < 1000
         assert_same(checkpoints.restore(like(make_state()), step=1), make_state(1))
-    assert capfd.readouterr().err == ""
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
 
 
 def test_any_truncated_file_is_an_error_or_harmless_but_never_wrong(
@@ -514,7 +523,7 @@ def test_missing_checksums_are_an_error(workdir: Path) -> None:
 
 
 def test_a_failed_restore_of_many_arrays_prints_nothing(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     rng = np.random.default_rng(0)
     state = {f"w{i}": jnp.asarray(rng.normal(size=4000), jnp.float32) for i in range(30)}
@@ -527,9 +536,10 @@ def test_a_failed_restore_of_many_arrays_prints_nothing(
             if path.stat().st_size > 10_000:
                 truncate(path)
         for _ in range(3):
-            with pytest.raises(CheckpointError):
+            with pytest.raises(CheckpointError, match=r'Error reading "w\d+') as error:
                 checkpoints.restore(template)
-    assert capfd.readouterr().err == ""
+            assert len(str(error.value)) < 1000
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
 
 
 def test_other_voices_are_still_heard(
@@ -562,3 +572,21 @@ def test_errors_nobody_can_catch_are_told_apart_by_their_origin(
     assert heard == []
     Broken()
     assert [str(error) for error in heard] == ["Event loop is closed"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "failed", "kept"),
+    [
+        ("site-packages/orbax/x.py", "Save failed.", True, False),  # raised as well
+        ("site-packages/orbax/x.py", "Requested y; did not provide metrics.", False, False),
+        ("site-packages/orbax/x.py", "Something else.", False, True),
+        ("experiments/x.py", "Save failed.", True, True),
+    ],
+)
+def test_logs_of_orbax_are_dropped_if_they_echo_what_is_raised(
+    tmp_path: Path, path: str, message: str, failed: bool, kept: bool
+) -> None:
+    Checkpoints(tmp_path).close()
+    trace = (ValueError, ValueError("no"), None) if failed else None
+    record = logging.LogRecord("absl", logging.ERROR, path, 1, message, (), trace)
+    assert bool(logging.getLogger("absl").filter(record)) == kept

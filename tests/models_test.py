@@ -155,6 +155,15 @@ def test_the_mlp_has_no_feature_map(image_shape):
     assert features.spatial is None
 
 
+@pytest.mark.parametrize("module", [models.ResNet, models.PreActResNet])
+def test_a_stage_as_wide_as_the_one_before_still_halves_the_map(module):
+    model = module(3, widths=(64, 64), blocks=1)
+    images = jnp.zeros((1, 8, 6, 1))
+    init = functools.partial(model.init_with_output, train=False)
+    features, _ = jax.eval_shape(init, jax.random.key(0), images)
+    assert features.spatial.shape == (1, 4, 3, 64)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("compute_dtype", [jnp.float32, jnp.bfloat16, "bfloat16"])
 def test_layers_compute_in_the_asked_dtype_and_the_rest_is_float32(name, compute_dtype):

@@ -87,7 +87,7 @@ def masked_rows(masked):
 
 
 def terms(apply_fn=mlp, params=None, batch=None, seed=0, compiled=False, **options):
-    """The aux of one call; compiled where the shapes are seldom ones, which is quicker."""
+    """The aux of one call; compiled where its shapes are seldom used, which is quicker."""
     params = weights_of(48) if params is None else params
     batch = batch_of(mix=mix_of()) if batch is None else batch
     loss = make_sem_loss(apply_fn, **options)
@@ -226,9 +226,9 @@ def test_affine_representation_has_no_gap(scope):
 
 @pytest.mark.parametrize("shape", [(4, 6, 2), (5, 7, 2), (7, 3, 2)])
 def test_pointwise_affine_map_has_no_gap_under_masks(shape):
-    policy = semjax.cutmix(weight_scope="sample", pairing="derangement")
-    options = {"params": weights_of(2), "policy": policy, "distance": "l1"}
-    options |= {"batch": batch_of(shape=shape), "compiled": True}
+    policy, batch = semjax.cutmix(weight_scope="sample", pairing="derangement"), batch_of(shape=shape)
+    batch["mix"] = draw_mix(policy, batch, jax.random.key(0))
+    options = {"params": weights_of(2), "batch": batch, "distance": "l1", "compiled": True}
 
     def pooled(params, images, rng):
         outputs = pointwise(params, images, rng)
@@ -632,7 +632,8 @@ def test_batch_is_left_as_it_was():
 @pytest.mark.parametrize("pairing", ["permutation", "derangement", "roll", "reverse"])
 def test_batch_of_one_is_left_unmixed(pairing):
     policy, batch = semjax.mixup(pairing=pairing), batch_of(1)
-    aux = terms(batch=batch, policy=policy, distance="normalised_mse", compiled=True)
+    mix = draw_mix(policy, batch, jax.random.key(0))
+    aux = terms(batch={**batch, "mix": mix}, distance="normalised_mse", compiled=True)
     one = Mix(jnp.array([0]), jnp.array([0.5]))
     np.testing.assert_allclose(aux["loss"], expected(batch, mix=one)["clean_loss"], rtol=1e-5)
     assert aux["unmixed"] == 1
@@ -644,15 +645,15 @@ def test_batch_of_one_is_left_unmixed(pairing):
 def test_padding_changes_neither_loss_nor_gradients(policy, soft):
     """Bit for bit, whatever stands in the padding."""
     batch, _ = masked_rows(masked=False)
-    del batch["mix"]
+    batch["mix"] = draw_mix(policy, batch, jax.random.key(0))
     if soft:
         batch["label"] = np.eye(5, dtype=np.float32)[batch["label"]]
     padding = ~batch["valid"]
-    loss = make_sem_loss(mlp, policy=policy, clean_weight=0.5, distance="cosine")
+    loss = make_sem_loss(mlp, clean_weight=0.5, distance="cosine")
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     wanted = run(weights_of(48), batch, jax.random.key(0))
     for pixel, label in ((np.nan, np.nan if soft else 10**6), (1e30, -1)):
-        dirty = {name: value.copy() for name, value in batch.items()}
+        dirty = {**batch, "image": batch["image"].copy(), "label": batch["label"].copy()}
         dirty["image"][padding] = pixel
         dirty["label"][padding] = label
         assert_trees_equal(run(weights_of(48), dirty, jax.random.key(0)), wanted)

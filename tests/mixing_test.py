@@ -1,0 +1,270 @@
+"""The two operators against loops over rows and cells, and the laws a mix must keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from jax.test_util import check_grads
+
+from semjax import mixing
+from semjax.mixing import Mix, interpolate, interpolate_spatial
+
+OPERATORS = [interpolate, interpolate_spatial]
+GRIDS = [(6, 4), (3, 2), (4, 3), (1, 1), (7, 5), (12, 8), (5, 9), (2, 11)]
+
+
+def made_mix(rows=4, grid=None, groups=1, seed=0):
+    """A mix with fractional shares, whose partners stay in their groups."""
+    rng = np.random.default_rng(seed)
+    size = rows // groups
+    partner = np.concatenate([g * size + rng.permutation(size) for g in range(groups)])
+    weight = rng.random(rows).astype(np.float32)
+    mask = None
+    if grid is not None:
+        mask = rng.random((rows, *grid, 1)).astype(np.float32)
+        weight = mask.mean((1, 2, 3))
+    fields = jax.tree.map(jnp.asarray, (partner.astype(np.int32), weight, mask))
+    return Mix(*fields, groups=groups)
+
+
+def made_array(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def swapped(weight, mask=None):
+    """Rows 0 and 1 mixed with each other."""
+    mask = None if mask is None else jnp.asarray(mask, jnp.float32)
+    return Mix(jnp.array([1, 0]), jnp.asarray(weight, jnp.float32), mask)
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (5, 4, 3)])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_interpolate_matches_a_loop_over_rows(groups, shape):
+    mix, x = made_mix(groups=groups), made_array(4, *shape)
+    assert_close(interpolate(mix, x), reference.interpolate(mix.partner, mix.weight, x))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_interpolate_spatial_matches_a_loop_over_cells(grid):
+    mix, x = made_mix(grid=(6, 4)), made_array(4, *grid, 3)
+    expected = reference.interpolate_spatial(mix.partner, mix.mask, x)
+    assert_close(interpolate_spatial(mix, x), expected)
+
+
+def test_interpolate_spatial_stays_in_the_groups():
+    mix, x = made_mix(grid=(6, 4), groups=2), made_array(4, 3, 3, 2)
+    expected = reference.interpolate_spatial(mix.partner, mix.mask, x)
+    assert_close(interpolate_spatial(mix, x), expected)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 4, 3)])
+def test_without_a_mask_the_two_operators_are_one(shape):
+    mix, x = made_mix(), made_array(4, *shape)
+    np.testing.assert_array_equal(interpolate_spatial(mix, x), interpolate(mix, x))
+
+
+def test_interpolate_does_not_look_at_the_mask():
+    mix, x = made_mix(grid=(2, 2)), made_array(4, 2, 2, 1)
+    plain = Mix(mix.partner, mix.weight)
+    np.testing.assert_array_equal(interpolate(mix, x), interpolate(plain, x))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_resampling_matches_repeated_and_averaged_cells(grid):
+    mask = made_mix(grid=(6, 4)).mask
+    found = mixing.area_resample(mask, *grid)
+    assert found.shape == (4, *grid, 1)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, reference.area_resample(mask, *grid), atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_resampling_keeps_the_mean_of_every_mask(grid):
+    mix = made_mix(grid=(6, 4))
+    means = np.asarray(mixing.area_resample(mix.mask, *grid), np.float64).mean((1, 2, 3))
+    np.testing.assert_allclose(means, mix.weight, rtol=0, atol=1e-6)
+
+
+def test_resampling_to_its_own_grid_returns_the_mask_itself():
+    mask = made_mix(grid=(6, 4)).mask
+    assert mixing.area_resample(mask, 6, 4) is mask
+
+
+def test_weight_one_is_the_row_and_weight_zero_the_partner_exactly():
+    x = made_array(2, 50)
+    np.testing.assert_array_equal(interpolate(swapped([1, 1]), x), x)
+    np.testing.assert_array_equal(interpolate(swapped([0, 0]), x), x[::-1])
+    np.testing.assert_array_equal(interpolate(swapped([1, 0]), x), x[[0, 0]])
+
+
+def test_mask_one_is_the_row_and_mask_zero_the_partner_exactly():
+    x = made_array(2, 4, 6, 3)
+    left = np.zeros((2, 4, 6, 1), np.float32)
+    left[:, :, :3] = 1
+    expected = np.concatenate([x[:, :, :3], x[::-1, :, 3:]], axis=2)
+    mixed = interpolate_spatial(swapped([0.5, 0.5], left), x)
+    np.testing.assert_array_equal(mixed, expected)
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (2, 3), (8, 6)])
+def test_constant_masks_of_ones_and_zeros_are_exact_on_grids_that_divide(grid):
+    x = made_array(2, *grid, 3)
+    ones = swapped([1, 1], np.ones((2, 4, 6, 1)))
+    zeros = swapped([0, 0], np.zeros((2, 4, 6, 1)))
+    np.testing.assert_array_equal(interpolate_spatial(ones, x), x)
+    np.testing.assert_array_equal(interpolate_spatial(zeros, x), x[::-1])
+
+
+def test_a_row_that_is_its_own_partner_is_left_as_it_is():
+    x = made_array(4, 50)
+    mix = Mix(jnp.arange(4), made_mix().weight)
+    np.testing.assert_allclose(interpolate(mix, x), x, rtol=3e-7, atol=0)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_weight_is_the_share_of_the_original(operator):
+    x = jnp.stack([jnp.ones((1, 1, 1)), jnp.zeros((1, 1, 1))])
+    mix = swapped([0.75, 0.75])
+    assert operator(mix, x).ravel().tolist() == [0.75, 0.25]
+
+
+def test_the_mask_is_the_share_of_the_original():
+    x = jnp.stack([jnp.ones((1, 2, 1)), jnp.zeros((1, 2, 1))])
+    mask = np.tile(np.array([1.0, 0.25]).reshape(1, 1, 2, 1), (2, 1, 1, 1))
+    mixed = interpolate_spatial(swapped([0.625, 0.625], mask), x)
+    assert mixed[..., 0].tolist() == [[[1.0, 0.25]], [[0.0, 0.75]]]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_one_partner_map_drives_images_labels_and_representations(groups):
+    """Every row holds its own number, so that the numbers tell who was mixed with whom."""
+    rows = 8
+    mix = made_mix(rows, grid=(4, 4), groups=groups)
+    zeros = Mix(mix.partner, jnp.zeros(rows), jnp.zeros_like(mix.mask), groups)
+    number = jnp.arange(rows, dtype=jnp.float32)
+    images = interpolate_spatial(zeros, jnp.ones((rows, 4, 4, 3)) * number[:, None, None, None])
+    features = interpolate_spatial(zeros, jnp.ones((rows, 2, 3, 1)) * number[:, None, None, None])
+    labels = interpolate(zeros, jax.nn.one_hot(jnp.arange(rows), rows))
+    np.testing.assert_array_equal(images, np.ones((rows, 4, 4, 3)) * mix.partner[:, None, None, None])
+    np.testing.assert_array_equal(features.mean((1, 2, 3)), mix.partner)
+    np.testing.assert_array_equal(labels.argmax(1), mix.partner)
+    np.testing.assert_array_equal(mixing.partner_rows(zeros, jnp.arange(rows)), mix.partner)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2, 3)])
+def test_partner_rows_gathers_whole_rows(shape, groups):
+    mix, x = made_mix(8, groups=groups), made_array(8, *shape)
+    found = mixing.partner_rows(mix, x)
+    np.testing.assert_array_equal(found, [x[j] for j in np.asarray(mix.partner)])
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_, jnp.bfloat16, jnp.float32])
+def test_partner_rows_keeps_every_dtype(dtype):
+    assert mixing.partner_rows(made_mix(), jnp.zeros(4, dtype)).dtype == dtype
+
+
+def test_class_ids_over_256_are_gathered_exactly():
+    ids = jnp.array([257, 999, 70_001, 16_777_217])
+    found = mixing.partner_rows(Mix(jnp.array([3, 2, 1, 0]), jnp.ones(4)), ids)
+    assert found.tolist() == [16_777_217, 70_001, 999, 257]
+
+
+@pytest.mark.parametrize("grid", [None, (2, 2)])
+def test_bfloat16_images_keep_their_dtype_and_are_mixed_in_float32(grid):
+    """1 - 2^-10 is 1 in bfloat16: a share cast down would lose the partner."""
+    share = np.float32(1 - 2**-10)
+    mask = None if grid is None else np.full((2, *grid, 1), share)
+    x = jnp.stack([jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1))]).astype(jnp.bfloat16)
+    mixed = interpolate_spatial(swapped([share, share], mask), x)
+    assert mixed.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(mixed[0].astype(jnp.float32), np.full((2, 2, 1), 2.0**-10))
+
+
+def test_bfloat16_sums_are_rounded_once():
+    mix, x = made_mix(), jnp.asarray(made_array(4, 200), jnp.bfloat16)
+    once = interpolate(mix, x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(interpolate(mix, x), once)
+
+
+@pytest.mark.parametrize("grid", [None, (6, 4)])
+def test_nothing_that_goes_in_is_changed(grid):
+    mix, x = made_mix(grid=grid), made_array(4, 6, 4, 2)
+    before = jax.tree.map(np.array, (mix, x))
+    interpolate(mix, x), interpolate_spatial(mix, x), mixing.partner_rows(mix, x)
+    jax.tree.map(np.testing.assert_array_equal, (mix, x), before)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_jit_agrees_with_eager(operator):
+    mix, x = made_mix(grid=(6, 4), groups=2), made_array(4, 3, 3, 2)
+    assert_close(jax.jit(operator)(mix, x), operator(mix, x))
+
+
+def test_a_mix_passes_through_scan():
+    mixes = jax.tree.map(lambda *leaves: jnp.stack(leaves), made_mix(seed=0), made_mix(seed=1))
+    x = made_array(4, 3)
+    _, out = jax.lax.scan(lambda carry, mix: (carry, interpolate(mix, x)), 0, mixes)
+    for seed in (0, 1):
+        mix = made_mix(seed=seed)
+        assert_close(out[seed], reference.interpolate(mix.partner, mix.weight, x))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_gradients_agree_with_finite_differences(operator):
+    mix = made_mix(grid=(3, 2))
+
+    def mixed(weight, mask, x):
+        return operator(Mix(mix.partner, weight, mask), x)
+
+    x = made_array(4, 2, 2, 1)
+    check_grads(mixed, (mix.weight, mix.mask, x), order=2, modes=["fwd", "rev"], rtol=2e-2)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool_])
+def test_values_that_cannot_be_averaged_are_refused(dtype, operator):
+    with pytest.raises(TypeError, match=f"x must be floating.*{jnp.dtype(dtype).name}"):
+        operator(made_mix(), jnp.zeros((4, 2, 2, 1), dtype))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("shape", [(3, 4, 4, 1), (8, 4, 4, 1), ()])
+def test_a_mix_for_another_batch_size_is_refused(shape, operator):
+    with pytest.raises(ValueError, match=r"mix.partner must have shape.*\(4,\)"):
+        operator(made_mix(grid=(4, 4)), jnp.zeros(shape))
+
+
+def test_a_mask_needs_maps():
+    with pytest.raises(ValueError, match=r"\[B, h, w, C\].*\(4, 5\)"):
+        interpolate_spatial(made_mix(grid=(2, 2)), jnp.zeros((4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("partner", jnp.zeros((4, 1), jnp.int32)),
+        ("weight", jnp.float32(0.5)),
+        ("weight", jnp.ones((4, 1))),
+        ("mask", jnp.ones((4, 6, 4))),
+        ("mask", jnp.ones((3, 6, 4, 1))),
+        ("groups", 3),
+        ("groups", 0),
+    ],
+)
+def test_check_mix_names_the_field_that_does_not_fit(field, value):
+    mix = made_mix(grid=(6, 4))
+    fields = {name: getattr(mix, name) for name in ("partner", "weight", "mask", "groups")}
+    with pytest.raises(ValueError, match=rf"mix\.{field}"):
+        mixing.check_mix(Mix(**{**fields, field: value}), 4)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_check_mix_accepts_what_fits(groups):
+    mixing.check_mix(made_mix(groups=groups), 4)
+    mixing.check_mix(made_mix(grid=(2, 3), groups=groups), 4)

@@ -1,0 +1,186 @@
+"""Who mixes with whom: what every rule guarantees, and the laws of those that draw."""
+
+import collections
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from scipy import stats
+
+from semjax import pairing as pairing_lib
+from semjax.pairing import PAIRINGS, mirror, pair
+
+KEYS = 40
+VALID = {
+    "none": None,
+    "some": [True, False, True, True, False, True, False, True, True, True, True, False],
+    # A group without valid rows, one with a single valid row, whether in 2, 3 or 4 groups.
+    "few": [False] * 6 + [False, True, False, False, True, True],
+    "one": [False] * 7 + [True] + [False] * 4,
+    "no": [False] * 12,
+}
+each_pairing = pytest.mark.parametrize("pairing", PAIRINGS)
+
+
+def draws(count, batch_size, seed=0, **options):
+    """The partners under `count` keys, as a NumPy array of [count, B]."""
+    keys = jax.random.split(jax.random.key(seed), count)
+    return np.asarray(jax.jit(jax.vmap(lambda key: pair(key, batch_size, **options)))(keys))
+
+
+def assert_uniform(outcomes, possible):
+    """A chi-square test that a fair draw fails once in a hundred thousand seeds."""
+    counts = collections.Counter(outcomes)
+    assert set(counts) == set(possible)
+    assert stats.chisquare([counts[outcome] for outcome in possible]).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4])
+@pytest.mark.parametrize("valid", VALID.values(), ids=VALID.keys())
+@each_pairing
+def test_the_guarantees(pairing, valid, groups):
+    options = {"pairing": pairing, "groups": groups}
+    partners = draws(
+        KEYS, 12, valid=None if valid is None else jnp.array(valid), **options
+    )
+    valid = np.ones(12, bool) if valid is None else np.array(valid)
+    rows, group = np.arange(12), np.arange(12) // (12 // groups)
+    assert partners.dtype == np.int32
+    for partner in partners:
+        assert sorted(partner) == list(rows), "a bijection"
+        np.testing.assert_array_equal(group[partner], group, "inside the group")
+        np.testing.assert_array_equal(valid[partner], valid, "valid with valid")
+        np.testing.assert_array_equal(partner[~valid], rows[~valid], "invalid rows alone")
+        for g in range(groups):
+            if (valid & (group == g)).sum() == 1:
+                alone = rows[valid & (group == g)]
+                np.testing.assert_array_equal(partner[alone], alone, "nobody to meet")
+
+
+@pytest.mark.parametrize("valid", ["none", "some"])
+def test_a_derangement_has_no_fixed_point(valid):
+    mask = np.ones(12, bool) if VALID[valid] is None else np.array(VALID[valid])
+    for groups in (1, 2):
+        partners = draws(200, 12, pairing="derangement", groups=groups, valid=VALID[valid])
+        assert (partners != np.arange(12))[:, mask].all()
+
+
+def test_a_permutation_is_uniform():
+    outcomes = map(tuple, draws(12_000, 4).tolist())
+    assert_uniform(outcomes, list(itertools.permutations(range(4))))
+
+
+def test_a_permutation_is_uniform_among_the_valid_rows_of_a_group():
+    partners = draws(6_000, 10, groups=2, valid=jnp.array([1, 1, 1, 1, 1, 0, 1, 1, 0, 1], bool))
+    outcomes = map(tuple, partners[:, [6, 7, 9]].tolist())
+    assert_uniform(outcomes, list(itertools.permutations([6, 7, 9])))
+
+
+def test_a_derangement_is_uniform_over_the_others():
+    partners = draws(8_000, 6, pairing="derangement", valid=jnp.array([1, 0, 1, 1, 1, 1], bool))
+    for row in (0, 2, 3, 4, 5):
+        assert_uniform(partners[:, row].tolist(), [j for j in (0, 2, 3, 4, 5) if j != row])
+
+
+def test_groups_draw_independently():
+    partners = draws(4_000, 6, groups=2)
+    assert_uniform(
+        [(tuple(p[:3]), tuple(p[3:] - 3)) for p in partners],
+        list(itertools.product(itertools.permutations(range(3)), repeat=2)),
+    )
+
+
+def test_roll_is_a_roll():
+    rows = jnp.arange(7)
+    np.testing.assert_array_equal(pair(jax.random.key(0), 7, pairing="roll"), jnp.roll(rows, 1))
+
+
+def test_reverse_reverses():
+    assert pair(jax.random.key(0), 5, pairing="reverse").tolist() == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("pairing", ["roll", "reverse"])
+@pytest.mark.parametrize("valid", VALID.values(), ids=VALID.keys())
+@pytest.mark.parametrize("groups", [1, 3])
+def test_rules_that_draw_nothing_match_a_loop_over_groups(groups, valid, pairing):
+    expected = reference.partners(pairing, 12, groups, valid)
+    for partner in draws(2, 12, pairing=pairing, groups=groups, valid=valid):
+        assert partner.tolist() == expected
+
+
+@pytest.mark.parametrize("valid", VALID.values(), ids=VALID.keys())
+@pytest.mark.parametrize("groups", [1, 3])
+def test_mirror_is_reverse_without_a_key(groups, valid):
+    expected = reference.partners("reverse", 12, groups, valid)
+    assert mirror(12, groups=groups, valid=valid).tolist() == expected
+
+
+@each_pairing
+def test_all_valid_is_no_valid_at_all(pairing):
+    for groups in (1, 2):
+        options = {"pairing": pairing, "groups": groups}
+        np.testing.assert_array_equal(
+            draws(KEYS, 8, valid=jnp.ones(8, bool), **options), draws(KEYS, 8, **options)
+        )
+
+
+def test_one_key_shuffles_alike_for_every_rule():
+    """The cycle of a derangement runs through the rows in the order of the permutation."""
+    orders, cycles = draws(KEYS, 8), draws(KEYS, 8, pairing="derangement")
+    for order, cycle in zip(orders, cycles, strict=True):
+        np.testing.assert_array_equal(cycle[order], np.roll(order, -1))
+
+
+@pytest.mark.parametrize("pairing", ["permutation", "derangement"])
+def test_keys_make_the_difference_and_nothing_else_does(pairing):
+    first, again = (draws(KEYS, 12, seed=3, pairing=pairing) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len({tuple(partner) for partner in first.tolist()}) == KEYS
+
+
+@each_pairing
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_small_batches(batch_size, pairing):
+    partner = pair(jax.random.key(1), batch_size, pairing=pairing)
+    assert sorted(partner.tolist()) == list(range(batch_size))
+    if pairing != "permutation" and batch_size == 2:
+        assert partner.tolist() == [1, 0]
+
+
+@each_pairing
+def test_jit_agrees_with_eager(pairing):
+    valid = jnp.array(VALID["some"])
+    eager = pair(jax.random.key(5), 12, pairing=pairing, groups=2, valid=valid)
+    jitted = jax.jit(lambda key, valid: pair(key, 12, pairing=pairing, groups=2, valid=valid))
+    np.testing.assert_array_equal(jitted(jax.random.key(5), valid), eager)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairing": "shuffle"}, "pairing must be one of permutation.*'shuffle'"),
+        ({"groups": 0}, "groups must be.*0"),
+        ({"groups": 2.0}, "groups must be.*2.0"),
+        ({"groups": 4}, "groups=4 must divide.*6"),
+        ({"valid": jnp.ones(5, bool)}, r"valid must have shape \(6,\).*\(5,\)"),
+        ({"valid": jnp.ones((6, 1), bool)}, r"valid must have shape \(6,\).*\(6, 1\)"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        pair(jax.random.key(0), 6, **options)
+
+
+def test_mirror_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="groups=4 must divide"):
+        mirror(6, groups=4)
+    with pytest.raises(ValueError, match="valid must have shape"):
+        mirror(6, valid=jnp.ones(5, bool))
+
+
+@each_pairing
+def test_check_pairing_accepts_every_rule(pairing):
+    pairing_lib.check_pairing(pairing, 3)
