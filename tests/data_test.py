@@ -800,6 +800,12 @@ def test_an_unprepared_set_is_reported_without_asking_the_network(tmp_path, no_n
     assert not list(tmp_path.iterdir())
 
 
+def test_a_relative_data_dir_is_reported_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(data.DataError, match=f"mnist is not prepared in {tmp_path}/sets "):
+        data.load("mnist", data_dir="sets")
+
+
 def test_a_download_without_network_is_tried_once(tmp_path, no_network):
     with pytest.raises(data.DataError, match=r"cannot reach http.*no network"):
         data.load("mnist", data_dir=str(tmp_path), download=True)
