@@ -35,7 +35,7 @@ def prepare(name: str, data_dir: Path, *, download: bool = False) -> None:
 
     The archive is `<data_dir>/downloads/manual/<ARCHIVES[name]>` when that file is there, else,
     with `download`, what TFDS fetches (or fetched before). Its size and SHA-256 are checked in
-    either case, before anything is written.
+    every case before a row is read, and a failure leaves no part of a data set behind.
 
     Args:
       name: "cifar10" or "cifar100".

@@ -5,6 +5,7 @@ nowhere else. What is wrong with them is said before any data is read or any pro
 """
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -299,17 +300,22 @@ def define_flags(values: flags.FlagValues) -> None:
     Args:
       values: the flags to define them in, `flags.FLAGS` for a program.
     """
-    define = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    kinds: dict[Any, Callable[..., Any]] = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
     for field in dataclasses.fields(Config):
-        text = field.metadata["help"]
-        if field.metadata["choices"]:
-            flags.DEFINE_enum(
-                field.name, field.default, field.metadata["choices"], text, flag_values=values
-            )
-        else:
-            define.get(field.type, flags.DEFINE_string)(
-                field.name, field.default, text, flag_values=values
-            )
+        define, choices = kinds[field.type], field.metadata["choices"]
+        if choices:
+            define = functools.partial(flags.DEFINE_enum, enum_values=choices)
+        define(
+            name=field.name,
+            default=field.default,
+            help=field.metadata["help"],
+            flag_values=values,
+        )
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Config:
@@ -345,7 +351,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Config
         raise ConfigError(
             f"arguments left over: {' '.join(rest[1:])}; write every flag as --name=value"
         )
-    config = Config(**{f.name: values[f.name].value for f in dataclasses.fields(Config)})
+    found: dict[str, Any] = {f.name: values[f.name].value for f in dataclasses.fields(Config)}
+    config = Config(**found)
     if config.workdir:
         return config
     name = names[-1] if names else config.dataset.split(":")[-1].strip("/").replace("/", "-")

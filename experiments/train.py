@@ -10,12 +10,13 @@ and nothing was changed; 130 interrupted, the same command resumes.
 import collections
 import contextlib
 import dataclasses
+import importlib.util
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -83,6 +84,8 @@ def run(config: Config) -> dict[str, Any]:
       TrainingError: too many steps in a row were not finite.
     """
     workdir = Path(config.workdir)
+    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError("--tensorboard: needs tensorboardX: pip install 'semjax[tensorboard]'")
     _check_devices(config)
     earlier = _earlier_config(workdir, config)
 
@@ -111,7 +114,8 @@ def run(config: Config) -> dict[str, Any]:
         # ------------------------------------------------------------ training
         with _Log(config, resume_step=first_step) as log:
             trainer = _Trainer(config, data, plan, program, mesh, checkpoints, log)
-            state = trainer.train(state, first_step)
+            with records.Progress(plan.total, images_per_step=config.batch_size) as progress:
+                state = trainer.train(state, first_step, progress)
         checkpoints.wait()
 
         # ------------------------------------------------------------ the result
@@ -134,12 +138,14 @@ class _Log(contextlib.ExitStack):
 
     def __init__(self, config: Config, *, resume_step: int) -> None:
         super().__init__()
-        kinds = [records.MetricsLog, *([records.TensorBoard] if config.tensorboard else [])]
-        self._sinks = [
-            self.enter_context(kind(config.workdir, resume_step=resume_step)) for kind in kinds
-        ]
+        workdir = config.workdir
+        lines = self.enter_context(records.MetricsLog(workdir, resume_step=resume_step))
+        self._writes: list[Callable[[int, Mapping[str, Any]], None]] = [lines.write]
+        if config.tensorboard:
+            board = self.enter_context(records.TensorBoard(workdir, resume_step=resume_step))
+            self._writes.append(board.write)
         written = records.read_metrics(config.workdir)
-        self._earlier = written[-1]["wall_time"] if written else 0.0
+        self._earlier = written[-1].get("wall_time", 0.0) if written else 0.0
         self._started = time.monotonic()
 
     def wall_time(self) -> float:
@@ -147,8 +153,8 @@ class _Log(contextlib.ExitStack):
         return self._earlier + time.monotonic() - self._started
 
     def write(self, step: int, line: Mapping[str, Any]) -> None:
-        for sink in self._sinks:
-            sink.write(step, {**line, "wall_time": self.wall_time()})
+        for write in self._writes:
+            write(step, {**line, "wall_time": self.wall_time()})
 
 
 class _Trainer:
@@ -179,9 +185,9 @@ class _Trainer:
         """Training rows per second, compilation, evaluation and checkpoints left out."""
         return self._images / self._seconds if self._seconds else 0.0
 
-    def train(self, state: TrainState, step: int) -> TrainState:
+    def train(self, state: TrainState, step: int, progress: records.Progress) -> TrainState:
+        """Takes the steps that are left; what happens after each stands in the plan."""
         plan, pending = self.plan, list[dict[str, jax.Array]]()
-        progress = records.Progress(plan.total, images_per_step=self.config.batch_size)
         clock, counted = None, step  # started when the first step, which compiles, is done
         while step < plan.total:
             rows = data_lib.batch_at(
@@ -215,7 +221,6 @@ class _Trainer:
                 chosen_by = self._last if plan.evaluates(step) and self.data.validation else None
                 self.checkpoints.save(step, state, metrics=chosen_by)
             clock, counted = time.monotonic(), step
-        progress.close()
         return state
 
     def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
@@ -406,7 +411,7 @@ def _parse(argv: Sequence[str]) -> Config:
         _fail(error, 2)
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception, code: int) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(code)
 

@@ -13,7 +13,8 @@
 ['encoder', 'head']
 """
 
-from semjax import augment, losses, metrics, mixing, pairing, policies, sem, training
+from semjax import augment, drawing, losses, metrics, mixing, pairing, policies, sem, training
+from semjax.drawing import draw_mix
 from semjax.losses import gap
 from semjax.mixing import Mix, interpolate, interpolate_spatial
 from semjax.pairing import pair
@@ -28,6 +29,8 @@ __all__ = [
     "TrainState",
     "augment",
     "cutmix",
+    "draw_mix",
+    "drawing",
     "eval_step",
     "gap",
     "interpolate",

@@ -6,6 +6,7 @@ ERM, mixup, CutMix, RegMixup and semantic equivariant mixup are settings of this
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, get_args
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from semjax.drawing import mix_of, streams
 from semjax.losses import (
     DISTANCES,
     LABEL_LOSSES,
@@ -24,7 +26,7 @@ from semjax.losses import (
     gap,
     smooth_targets,
 )
-from semjax.mixing import Mix, check_mix, interpolate, interpolate_spatial, partner_rows
+from semjax.mixing import Mix, interpolate, interpolate_spatial, partner_rows
 from semjax.policies import Policy, mixup
 from semjax.rows import Rows
 
@@ -201,8 +203,8 @@ def make_sem_loss(
     ) -> tuple[jax.Array, dict[str, Any]]:
         images, label = _check_batch(batch)
         rows = Rows(images.shape[0], batch.get("valid"), axis_name)
-        mix_key, mixed_key, clean_key = _streams(rng)
-        mix = _mix_of(policy, mix_key, batch, axis_name)
+        mix_key, mixed_key, clean_key = streams(rng)
+        mix = mix_of(policy, mix_key, batch, axis_name)
         images = rows.zero_padding(images)
         mixed, clean = _forward(
             _checked(apply_fn, params, images.shape[0], options),
@@ -311,80 +313,6 @@ def _check_batch(batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
     return images, label
 
 
-def draw_mix(policy: Policy, batch: Mapping[str, Any], rng: jax.Array) -> Mix:
-    """Draws the mix that `sem_loss(params, batch, rng)` draws.
-
-    To look at it, or to draw it once for many calls.
-
-    Args:
-      policy: the policy of the loss.
-      batch: as for the loss; pixels are not looked at.
-      rng: as for the loss; consumed.
-
-    Returns:
-      The Mix of the batch, which `batch["mix"]` hands to a loss.
-
-    Example:
-      >>> import jax, jax.numpy as jnp, semjax
-      >>> batch = {"image": jnp.zeros((4, 8, 8, 1)), "label": jnp.arange(4)}
-      >>> semjax.sem.draw_mix(semjax.mixup(), batch, jax.random.key(0)).weight.shape
-      (4,)
-    """
-    return policy(_streams(rng)[0], batch)
-
-
-def _streams(rng: jax.Array) -> jax.Array:
-    # Three streams (mix, mixed pass, clean pass) whatever the options, so that no option changes
-    # what another one draws.
-    return jax.random.split(rng, 3)
-
-
-def _mix_of(
-    policy: Policy | None, key: jax.Array, batch: Mapping[str, Any], axis_name: str | None
-) -> Mix:
-    """The mix of the rows at hand; on a shard, its part of the mix of the global batch."""
-    size = batch["image"].shape[0]
-    if policy is None:
-        if batch.get("mix") is not None:
-            raise ValueError("batch['mix'] was given to a loss that mixes nothing (policy=None)")
-        return Mix(jnp.arange(size, dtype=jnp.int32), jnp.ones(size))
-    if "mix" in batch:
-        mix = batch["mix"]
-        if not isinstance(mix, Mix):
-            raise TypeError(
-                f"batch['mix'] must be a semjax.Mix; found {mix!r}. With gradient accumulation, "
-                "hand the loss's policy to train_step too"
-            )
-    elif axis_name is None:
-        mix = policy(key, batch)
-    else:
-        mix = _shard_mix(policy(key, _global_batch(batch, axis_name)), size, axis_name)
-    check_mix(mix, size)
-    return mix
-
-
-def _global_batch(batch: Mapping[str, Any], axis_name: str) -> dict[str, Any]:
-    """What a policy may look at, for all shards: every entry but the pixels, which stay a shape."""
-    image = batch["image"]
-    shards = jax.lax.axis_size(axis_name)
-    rest = {name: batch[name] for name in ("label", "valid") if name in batch}
-    gathered: dict[str, Any] = jax.lax.all_gather(rest, axis_name, tiled=True)
-    shape = (shards * image.shape[0], *image.shape[1:])
-    return {**gathered, "image": jax.ShapeDtypeStruct(shape, image.dtype)}
-
-
-def _shard_mix(mix: Mix, size: int, axis_name: str) -> Mix:
-    shards = jax.lax.axis_size(axis_name)
-    if mix.groups % shards:
-        raise ValueError(
-            f"under axis_name={axis_name!r} partners must stay in their shard: the policy's groups "
-            f"must be a multiple of the {shards} shards; found groups={mix.groups}"
-        )
-    first = jax.lax.axis_index(axis_name) * size
-    mine = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), mix)
-    return dataclasses.replace(mine, partner=mine.partner - first, groups=mix.groups // shards)
-
-
 def _checked(
     apply_fn: ApplyFn, params: Any, size: int, options: _Options
 ) -> Callable[[jax.Array, jax.Array], Outputs]:
@@ -490,12 +418,10 @@ def _gaps(
         target = jax.lax.stop_gradient(target)
     if options.stop_gradient == "mixed":
         prediction = jax.lax.stop_gradient(prediction)
-    common = {"valid": rows.valid, "axis_name": rows.axis_name}
+    measure = functools.partial(gap, prediction, target, valid=rows.valid, axis_name=rows.axis_name)
     return {
-        "gap": gap(prediction, target, distance=options.distance, **common),
-        "normalised_gap": jax.lax.stop_gradient(
-            gap(prediction, target, distance="normalised_mse", **common)
-        ),
+        "gap": measure(distance=options.distance),
+        "normalised_gap": jax.lax.stop_gradient(measure(distance="normalised_mse")),
     }
 
 

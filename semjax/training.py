@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import optax
 
 from semjax import metrics
+from semjax.drawing import draw_mix
 from semjax.mixing import Mix
 from semjax.policies import Policy
-from semjax.sem import SemLoss, draw_mix
+from semjax.sem import SemLoss
 
 Batch = Mapping[str, Any]
 

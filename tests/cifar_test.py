@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import tarfile
+import tempfile
 
 import numpy as np
 import pytest
@@ -100,6 +101,12 @@ def declare(monkeypatch, tmp_path):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def _temporary_files(tmp_path_factory, monkeypatch):
+    """Keeps the empty directory that each TFDS builder leaves in the system's out of there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("tmp")))
 
 
 @pytest.fixture(autouse=True)

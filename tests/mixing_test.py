@@ -11,7 +11,7 @@ from semjax import mixing
 from semjax.mixing import Mix, interpolate, interpolate_spatial
 
 OPERATORS = [interpolate, interpolate_spatial]
-GRIDS = [(6, 4), (3, 2), (4, 3), (1, 1), (7, 5), (12, 8), (5, 9), (2, 11)]
+GRIDS = [(6, 4), (3, 2), (4, 3), (1, 1), (7, 5), (12, 8), (2, 11)]
 
 
 def made_mix(rows=4, grid=None, groups=1, seed=0):
@@ -150,7 +150,9 @@ def test_one_partner_map_drives_images_labels_and_representations(groups):
     images = interpolate_spatial(zeros, jnp.ones((rows, 4, 4, 3)) * number[:, None, None, None])
     features = interpolate_spatial(zeros, jnp.ones((rows, 2, 3, 1)) * number[:, None, None, None])
     labels = interpolate(zeros, jax.nn.one_hot(jnp.arange(rows), rows))
-    np.testing.assert_array_equal(images, np.ones((rows, 4, 4, 3)) * mix.partner[:, None, None, None])
+    np.testing.assert_array_equal(
+        images, np.ones((rows, 4, 4, 3)) * mix.partner[:, None, None, None]
+    )
     np.testing.assert_array_equal(features.mean((1, 2, 3)), mix.partner)
     np.testing.assert_array_equal(labels.argmax(1), mix.partner)
     np.testing.assert_array_equal(mixing.partner_rows(zeros, jnp.arange(rows)), mix.partner)
@@ -223,7 +225,7 @@ def test_gradients_agree_with_finite_differences(operator):
         return operator(Mix(mix.partner, weight, mask), x)
 
     x = made_array(4, 2, 2, 1)
-    check_grads(mixed, (mix.weight, mix.mask, x), order=2, modes=["fwd", "rev"], rtol=2e-2)
+    check_grads(jax.jit(mixed), (mix.weight, mix.mask, x), order=2, modes=["fwd", "rev"])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

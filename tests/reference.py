@@ -103,3 +103,71 @@ def gap(prediction, target, distance, valid=None):
         features = t.reshape(len(t), -1)
         result /= np.mean([np.var(feature) for feature in features.T]) + 1e-6
     return result
+
+
+def sem_mlp(
+    params,
+    image,
+    label,
+    partner,
+    weight,
+    *,
+    mask=None,
+    rows=None,
+    sem_weight=1.0,
+    clean_weight=0.0,
+    reduction="sum",
+    distance="mse",
+    label_loss="ce",
+    smoothing=0.0,
+):
+    """Semantic equivariant mixup of one tanh layer and a linear head, over the rows listed."""
+    rows = list(range(len(image))) if rows is None else list(rows)
+    w, head = np.float64(params["w"]), np.float64(params["head"])
+    target = np.eye(head.shape[1])[label] if np.ndim(label) == 1 else np.float64(label)
+    target = (1 - smoothing) * target + smoothing / head.shape[1]
+    label_losses = {"ce": cross_entropy, "bce": binary_cross_entropy}[label_loss]
+
+    mix = interpolate(partner, weight, image)
+    if mask is not None:
+        mix = interpolate_spatial(partner, mask, image)
+    clean = np.tanh(np.float64(image).reshape(len(image), -1) @ w)
+    mixed = np.tanh(mix.reshape(len(image), -1) @ w)
+    mixed_target = interpolate(partner, weight, target)
+    mixed_loss = label_losses(mixed @ head, mixed_target)[rows].mean()
+    clean_loss = label_losses(clean @ head, target)[rows].mean()
+    distances = gap(mixed[rows], interpolate(partner, weight, clean)[rows], distance)
+    total = mixed_loss + clean_weight * clean_loss
+    if reduction == "mean":
+        total /= 1 + clean_weight
+
+    hits = []
+    for i in rows:
+        guess, own, other = (
+            row.argmax() for row in (mixed[i] @ head, target[i], target[partner[i]])
+        )
+        hits.append(weight[i] * (guess == own) + (1 - weight[i]) * (guess == other))
+    return {
+        "loss": total + sem_weight * distances,
+        "mixed_loss": mixed_loss,
+        "clean_loss": clean_loss,
+        "gap": distances,
+        "accuracy": np.mean(hits),
+        "weight": np.mean([weight[i] for i in rows]),
+    }
+
+
+def sgd_steps(params, grads, *, rate, momentum, decay, clip_norm, nesterov=False):
+    """Parameters after an SGD step for each dict of gradients: clip, decay of kernels, momentum."""
+    params = {name: np.float64(value) for name, value in params.items()}
+    velocity = {name: np.zeros_like(value) for name, value in params.items()}
+    for grad in grads:
+        norm = np.sqrt(sum((np.float64(g) ** 2).sum() for g in grad.values()))
+        for name, value in params.items():
+            g = np.float64(grad[name]) * min(1.0, clip_norm / norm)
+            if value.ndim > 1:
+                g = g + decay * value
+            velocity[name] = momentum * velocity[name] + g
+            step = g + momentum * velocity[name] if nesterov else velocity[name]
+            params[name] = value - rate * step
+    return params

@@ -16,7 +16,7 @@ from jax.test_util import check_grads
 
 import semjax
 from semjax import Mix, Outputs, make_sem_loss
-from semjax.sem import draw_mix
+from semjax.drawing import draw_mix
 
 TERMS = ("loss", "mixed_loss", "clean_loss", "gap", "accuracy", "weight")
 
@@ -202,8 +202,8 @@ def test_spatial_rule_mixes_cell_by_cell_on_the_coarser_grid():
 
     mask = np.float64(mix.mask)
     coarse = mask.reshape(7, 2, 2, 3, 2, 1).mean((2, 4))
-    mixed = encode(reference.mixed_rows(batch["image"], mix.partner, mix.weight, mask))
-    target = reference.mixed_rows(encode(batch["image"]), mix.partner, mix.weight, coarse)
+    mixed = encode(reference.interpolate_spatial(mix.partner, mask, batch["image"]))
+    target = reference.interpolate_spatial(mix.partner, coarse, encode(batch["image"]))
     np.testing.assert_allclose(aux["gap"], np.square(mixed - target).mean(), rtol=1e-5)
 
 
@@ -226,7 +226,10 @@ def test_affine_representation_has_no_gap(scope):
 
 @pytest.mark.parametrize("shape", [(4, 6, 2), (5, 7, 2), (7, 3, 2)])
 def test_pointwise_affine_map_has_no_gap_under_masks(shape):
-    policy, batch = semjax.cutmix(weight_scope="sample", pairing="derangement"), batch_of(shape=shape)
+    policy, batch = (
+        semjax.cutmix(weight_scope="sample", pairing="derangement"),
+        batch_of(shape=shape),
+    )
     batch["mix"] = draw_mix(policy, batch, jax.random.key(0))
     options = {"params": weights_of(2), "batch": batch, "distance": "l1", "compiled": True}
 
@@ -390,8 +393,11 @@ def test_mix_depends_on_no_other_option(policy):
 
     batch = batch_of(step=jnp.array(3))
     mix = draw_mix(policy, batch, jax.random.key(0))
-    mask = None if mix.mask is None else np.asarray(mix.mask)
-    drawn = reference.mixed_rows(batch["image"], mix.partner, np.asarray(mix.weight), mask)
+    drawn = (
+        reference.interpolate(mix.partner, mix.weight, batch["image"])
+        if mix.mask is None
+        else reference.interpolate_spatial(mix.partner, mix.mask, batch["image"])
+    )
     for options in OPTIONS:
         terms(recording, batch=batch, policy=policy, **options)
         np.testing.assert_allclose(seen[0], drawn, atol=1e-6)
@@ -436,7 +442,7 @@ def test_default_is_mixup_with_the_gap_at_weight_1():
 @pytest.mark.parametrize("stop", ["none", "clean", "mixed"])
 def test_stop_gradient_keeps_its_side_constant(stop):
     batch, mix, params = batch_of(mix=mix_of()), mix_of(), weights_of(48)
-    mixed = jnp.asarray(reference.mixed_rows(batch["image"], mix.partner, mix.weight), jnp.float32)
+    mixed = jnp.asarray(reference.interpolate(mix.partner, mix.weight, batch["image"]), jnp.float32)
 
     def gap(of_mixed, of_clean):
         clean = mlp(of_clean, batch["image"], None).representation
@@ -527,7 +533,7 @@ def test_label_loss_may_be_a_function():
     smooth = 0.8 * np.eye(5)[batch_of()["label"]] + 0.2 / 5
     mix = mix_of()
     np.testing.assert_allclose(
-        seen[0], reference.mixed_rows(smooth, mix.partner, np.asarray(mix.weight)), atol=1e-6
+        seen[0], reference.interpolate(mix.partner, mix.weight, smooth), atol=1e-6
     )
     np.testing.assert_allclose(seen[1], smooth, atol=1e-6)
     total = aux["mixed_loss"] + aux["clean_loss"] + aux["gap"]
@@ -544,7 +550,7 @@ def stateful(params, images, rng):
 def test_state_is_that_of_the_pass_asked_for(state_from):
     state = terms(stateful, state_from=state_from)["model_state"]
     batch, mix = batch_of(), mix_of()
-    mixed = reference.mixed_rows(batch["image"], mix.partner, mix.weight)[0].mean()
+    mixed = reference.interpolate(mix.partner, mix.weight, batch["image"])[0].mean()
     clean = batch["image"][0].mean()
     wanted = {"mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}[state_from]
     np.testing.assert_allclose(state["first"], wanted, atol=1e-6)

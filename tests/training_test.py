@@ -119,11 +119,8 @@ def test_logs_are_scalars_with_the_norm_of_the_gradient():
 # --- optimisers -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
 def test_sgd_equals_the_numpy_reference(momentum, nesterov):
-    if nesterov and not momentum:
-        pytest.skip("Nesterov's momentum needs a momentum")
     gradients = [
         {name: scale * normal(*p.shape, seed=seed + 10) for name, p in params_of().items()}
         for seed, scale in ((0, 1.0), (1, 0.01), (2, 3.0))
@@ -154,23 +151,18 @@ def test_weight_decay_is_for_kernels_alone(name):
 
 def test_adamw_clips_before_it_adapts():
     """Adam alone would not notice a gradient scaled by a constant."""
-    params = params_of()
-    first = jax.tree.map(lambda p: normal(*p.shape, seed=7), params)
-    second = jax.tree.map(lambda p: 1e4 * normal(*p.shape, seed=8), params)
+    params = {"b": jnp.ones(2)}
 
-    def moved(**options):
+    def moved(second, **options):
         optimizer = make_optimizer("adamw", 0.1, **options)
         opt_state = optimizer.init(params)
-        for grad in (first, second):
-            updates, opt_state = optimizer.update(grad, opt_state, params)
-        return updates["w"]
+        for grad in (jnp.array([0.6, 0.8]), second):
+            updates, opt_state = optimizer.update({"b": grad}, opt_state, params)
+        return updates["b"]
 
-    norm = optax.global_norm(second)
-    clipped = jax.tree.map(lambda g: g / norm * optax.global_norm(first), second)
-    first_norm = float(optax.global_norm(first))
-    with_clip = moved(clip_norm=first_norm)
-    second = clipped
-    np.testing.assert_allclose(with_clip, moved(), rtol=1e-4, atol=1e-6)
+    long, clipped = jnp.array([-8e3, 6e3]), jnp.array([-0.8, 0.6])
+    np.testing.assert_allclose(moved(long, clip_norm=1.0), moved(clipped), rtol=1e-5)
+    assert abs(moved(long) - moved(clipped)).max() > 1e-2
 
 
 def test_learning_rate_may_be_a_schedule():
@@ -257,7 +249,9 @@ def test_gradient_that_is_not_finite_is_refused_though_the_loss_is():
         return dataclasses.replace(outputs, logits=outputs.logits + jnp.sqrt(params["zero"]))
 
     params = {**params_of(), "zero": jnp.zeros((1, 1))}
-    loss = make_sem_loss(lambda p, x, rng: steep({**p, "zero": p["zero"] * jnp.ones((8, 3))}, x, rng))
+    loss = make_sem_loss(
+        lambda p, x, rng: steep({**p, "zero": p["zero"] * jnp.ones((8, 3))}, x, rng)
+    )
     state = init_state(params, optax.sgd(0.1))
     after, logs = step_of(lambda _: loss)(state, batch_of(), jax.random.key(0))
     assert np.isfinite(logs["loss"])
@@ -279,14 +273,12 @@ def test_model_state_that_is_not_finite_is_refused():
 
 POLICIES = {
     "mixup": semjax.mixup(groups=4, weight_scope="sample"),
-    "cutmix": semjax.cutmix(groups=4, weight_scope="sample", pairing="derangement"),
-    "pair": semjax.mixup(groups=2, weight_scope="pair", pairing="reverse"),
-    "roll": semjax.cutmix(groups=2, pairing="roll"),
+    "cutmix": semjax.cutmix(groups=4, weight_scope="pair", pairing="reverse"),
+    "roll": semjax.mixup(groups=2, pairing="roll"),
 }
 
 
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(("name", "padded"), [("mixup", True), ("cutmix", False), ("roll", True)])
 def test_accumulated_step_equals_the_whole_step(name, padded):
     policy = POLICIES[name]
     make_loss = stateless(policy=policy, clean_weight=0.5, sem_weight=lambda step: 2.0 + step)
@@ -296,7 +288,9 @@ def test_accumulated_step_equals_the_whole_step(name, padded):
     if padded:
         batch["image"][11:] = np.nan
     whole, parts = (
-        step_of(make_loss, accumulate=count, policy=policy)(state_of(), batch, jax.random.key(0))
+        jax.jit(step_of(make_loss, accumulate=count, policy=policy))(
+            state_of(), batch, jax.random.key(0)
+        )
         for count in (1, 2)
     )
     assert_trees_close(parts[0].params, whole[0].params)
@@ -345,18 +339,18 @@ def mixed_rows_of(accumulate, policy, rows=16):
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])
 def test_accumulation_keeps_who_mixes_with_whom(name):
     policy = POLICIES[name]
-    np.testing.assert_array_equal(mixed_rows_of(4, policy), mixed_rows_of(1, policy))
+    np.testing.assert_allclose(mixed_rows_of(4, policy), mixed_rows_of(1, policy), atol=1e-6)
 
 
-def test_accumulated_parts_update_the_state_in_turn():
-    optimizer = optax.sgd(0.0)
-    state = state_of(optimizer, model_state={"mean": jnp.zeros((2, 2, 2))})
-    loss = functools.partial(make_sem_loss, policy=None, sem_weight=0)
-    step = step_of(lambda s: loss(functools.partial(normalised, s)), optimizer, accumulate=2)
-    batch = batch_of(8)
+def test_accumulated_parts_take_every_other_group_and_update_the_state_in_turn():
+    policy = semjax.mixup(alpha=0, groups=4)
+    state = state_of(model_state={"mean": jnp.zeros((2, 2, 2))})
+    step = stateful_step(normalised, accumulate=2, policy=policy)
+    batch = batch_of(16)
     after, _ = step(state, batch, jax.random.key(0))
-    # Interleaved: the parts are the even and the odd rows.
-    wanted = 0.9 * 0.1 * batch["image"][0::2].mean(0) + 0.1 * batch["image"][1::2].mean(0)
+    groups = batch["image"].reshape(4, 4, 2, 2, 2)
+    first, second = groups[[0, 2]].mean((0, 1)), groups[[1, 3]].mean((0, 1))
+    wanted = 0.9 * (0.1 * first) + 0.1 * second
     np.testing.assert_allclose(after.model_state["mean"], wanted, atol=1e-6)
 
 
@@ -372,7 +366,7 @@ def test_groups_that_no_part_can_hold_are_refused(groups, rows, accumulate):
 
 def test_batch_that_parts_do_not_divide_is_refused():
     step = step_of(stateless(policy=None, sem_weight=0), accumulate=3)
-    with pytest.raises(ValueError, match="accumulate=3 must divide .* a batch of 8 rows"):
+    with pytest.raises(ValueError, match=r"accumulate=3 must divide .* a batch of 8 rows"):
         step(state_of(), batch_of(8), jax.random.key(0))
 
 

@@ -1,0 +1,369 @@
+"""Where images come from: scikit-learn's digits, a folder, or TFDS; all end as arrays in memory.
+
+Each source yields images not yet decoded, with a name for error messages; one function decodes,
+converts and checks them all.
+
+Dimension letters: N rows of a split, H W C image, K classes.
+"""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments import cifar
+from experiments.data import DataError, Split, stratified
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+_TFDS_NAME = re.compile(r"(\w+(?:/\w[\w.-]*)?)(?::(\d+\.\d+\.\d+))?", re.ASCII)
+_VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_GREY = frozenset(("1", "L", "LA"))
+_COLOUR = frozenset(("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"))
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_DIGITS_TEST_ROWS = 360
+_READ_ROWS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    where: str  # for error messages
+    image: "PIL.Image.Image"
+    label: int
+
+
+def digits(image_size: int) -> tuple[int, dict[str, Split]]:
+    """Returns (10, splits) of scikit-learn's digits, 360 stratified rows of them for testing."""
+    from PIL import Image
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    label = bunch.target.astype(np.int32)
+    test = stratified(label, _DIGITS_TEST_ROWS)
+
+    def read(rows: np.ndarray) -> Split:
+        examples = (
+            _Example(f"digit {row}", Image.fromarray(images[row]), int(label[row])) for row in rows
+        )
+        return _stack("digits", examples, len(rows), mode="L", num_classes=10, size=image_size)
+
+    return 10, {"train": read(np.flatnonzero(~test)), "test": read(np.flatnonzero(test))}
+
+
+def folder(root: Path, image_size: int) -> tuple[int, dict[str, Split]]:
+    """Returns (K, splits) of `root`/SPLIT/CLASS/*.{png,jpg,jpeg}, the layout of TFDS ImageFolder.
+
+    Raises:
+      DataError: A split, its classes or its images are missing, unreadable or do not fit together.
+    """
+    names = {"train": "train", "test": "test"}
+    if validation := [name for name in ("validation", "val") if (root / name).is_dir()]:
+        names["validation"] = validation[0]
+    if len(validation) > 1:
+        raise DataError(f"{root} has both validation and val: keep one of them")
+    files = {split: _class_files(root / name) for split, name in names.items()}
+    classes = sorted(files["train"])
+    for split, name in names.items():
+        if unknown := sorted(set(files[split]) - set(classes)):
+            raise DataError(f"{root / name}: no folder in train for the classes {unknown}")
+    paths = [path for split in files.values() for some in split.values() for path in some]
+    mode = "L" if all(_stored_mode(path) in _GREY for path in paths) else "RGB"
+
+    def read(split: str) -> Split:
+        labelled = [(path, k) for k, c in enumerate(classes) for path in files[split].get(c, ())]
+        examples = (_Example(str(path), _open(str(path), path), k) for path, k in labelled)
+        where = str(root / names[split])
+        return _stack(
+            where, examples, len(labelled), mode=mode, num_classes=len(classes), size=image_size
+        )
+
+    return len(classes), {split: read(split) for split in files}
+
+
+def tfds(name: str, root: Path, image_size: int, download: bool) -> tuple[int, dict[str, Split]]:
+    """Returns (K, splits) of a TFDS image classification set under the directory `root`.
+
+    Raises:
+      DataError: The set is unknown, not prepared, damaged, or not image classification.
+    """
+    match = _TFDS_NAME.fullmatch(name)
+    if not match:
+        raise DataError(
+            f"unknown data set {name!r}: use digits, folder:PATH or a TFDS name such as cifar100,"
+            " NAME/CONFIG or NAME:1.0.0"
+        )
+    name, version = match[1], match[2] or ""
+    directory = _prepared(name, version, root)
+    if directory is None:
+        _prepare(name, version, root, download)
+        directory = _prepared(name, version, root)
+    if directory is None:
+        raise DataError(f"{root / name} was prepared, but not in version {version}: leave it out")
+    return _read_tfds(directory, image_size)
+
+
+# ----------------------------------------------------------------------------------------- folders
+
+
+def _class_files(split: Path) -> dict[str, list[Path]]:
+    """Returns the image files of a split by class name."""
+    if not split.is_dir():
+        raise DataError(
+            f"no directory {split}: a folder data set is PATH/train/CLASS/*.png (or .jpg, .jpeg)"
+            " and PATH/test/CLASS/*"
+        )
+    folders = [path for path in split.iterdir() if path.is_dir() and path.name[0] != "."]
+    if not folders:
+        raise DataError(f"{split} holds no class folders: images belong in {split}/CLASS/")
+    files = {path.name: _images(path) for path in folders}
+    if empty := sorted(name for name in files if not files[name]):
+        raise DataError(
+            f"{split}: no {', '.join(_SUFFIXES)} file in the class folders {empty};"
+            " add images or remove the folders"
+        )
+    return files
+
+
+def _images(path: Path) -> list[Path]:
+    # Archives made on a Mac carry a hidden ._NAME.png, which is no image, beside each NAME.png.
+    return sorted(f for f in path.iterdir() if f.suffix.lower() in _SUFFIXES and f.name[0] != ".")
+
+
+def _stored_mode(path: Path) -> str:
+    with _open(str(path), path) as image:
+        return image.mode
+
+
+# -------------------------------------------------------------------------------------------- TFDS
+
+
+def _prepared(name: str, version: str, root: Path) -> Path | None:
+    """Returns the directory of the requested, else the newest prepared version; None if none is."""
+    found = [d for d in (root / name).glob("*") if _VERSION.fullmatch(d.name) and d.is_dir()]
+    found = [directory for directory in found if version in ("", directory.name)]
+    if not found:
+        return None
+    newest = max(found, key=lambda directory: [int(part) for part in directory.name.split(".")])
+    if not (newest / "dataset_info.json").is_file():
+        raise DataError(f"{newest} has no dataset_info.json: delete it and prepare {name} again")
+    return newest
+
+
+def _prepare(name: str, version: str, root: Path, download: bool) -> None:
+    if name in cifar.ARCHIVES:
+        cifar.prepare(name, root, download=download)
+        return
+    if not download:
+        raise DataError(
+            f"{name} is not prepared in {root} (no {root / name}/{version or '<version>'}/"
+            "dataset_info.json): pass --download to fetch and prepare it, or name with --data_dir"
+            " a directory that holds it"
+        )
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder(
+            f"{name}:{version}" if version else name, data_dir=root, file_format="array_record"
+        )
+    # An unknown name is one class of error, an unknown version or configuration are others.
+    except Exception as error:
+        summary = str(error).partition("\n")[0]
+        raise DataError(f"TFDS knows no data set {name} {version}: {summary}") from error
+    if builder.builder_config and "/" not in name:
+        raise DataError(f"{name} needs a configuration: {name}/{builder.builder_config.name}, ...")
+    for url in list(builder.url_infos or ())[:1]:
+        cifar.check_reachable(url)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        needs = " (its TFDS code needs TensorFlow)" if "tensorflow" in str(error).lower() else ""
+        raise DataError(
+            f"TFDS could not prepare {name} in {root}: {error}{needs}; prepare it in array_record"
+            " format where that works and copy the directory"
+        ) from error
+
+
+def _read_tfds(directory: Path, image_size: int) -> tuple[int, dict[str, Split]]:
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder_from_directory(directory)
+        available = sorted(builder.info.splits)
+        file_format = builder.info.file_format.value
+    # A damaged JSON file, a missing features.json: each with an error class of its own.
+    except Exception as error:
+        raise DataError(
+            f"{directory}: dataset_info.json or features.json is damaged ({error}); delete the"
+            " directory and prepare the data set again"
+        ) from error
+    if file_format != "array_record":
+        raise DataError(
+            f"{directory} is stored as {file_format}, which cannot be read without TensorFlow;"
+            " prepare it with file_format='array_record'"
+        )
+    test = "test" if "test" in available else "validation"
+    if not {"train", test} <= set(available):
+        raise DataError(f"{directory} has the splits {available}: needs train and test")
+    keys = _feature_keys(directory, builder.info)
+    features = builder.info.features
+
+    def read(split: str) -> Split:
+        return _stack(
+            f"{directory}, split {split},",
+            _tfds_examples(builder, split, *keys),
+            builder.info.splits[split].num_examples,
+            mode=_MODES[features[keys[0]].shape[-1]],
+            num_classes=features[keys[1]].num_classes,
+            size=image_size,
+        )
+
+    return features[keys[1]].num_classes, {"train": read("train"), "test": read(test)}
+
+
+def _feature_keys(directory: Path, info: Any) -> tuple[str, str]:
+    """Returns the names of the image and of the label, as the data set itself declares them."""
+    from tensorflow_datasets import features
+
+    keys = info.supervised_keys
+    if not (isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(k, str) for k in keys)):
+        keys = ("image", "label")
+    declared = dict(info.features)
+    image, label = (declared.get(key) for key in keys)
+    if (
+        not isinstance(image, features.Image)
+        or image.np_dtype != np.uint8
+        or image.shape[-1] not in _MODES
+        or not isinstance(label, features.ClassLabel)
+        or not label.num_classes
+    ):
+        raise DataError(
+            f"{directory} is not image classification: it needs a uint8 image and a class label"
+            f" under {keys}, and has {declared}"
+        )
+    return keys
+
+
+def _tfds_examples(builder: Any, split: str, image: str, label: str) -> Iterator[_Example]:
+    """Yields a split's examples shard by shard, so that an error can name the file."""
+    from tensorflow_datasets import decode
+
+    info = builder.info.splits[split]
+    start = 0
+    for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
+        _check_shard(Path(path), length)
+        # Pillow decodes, here as for folders: TFDS would take OpenCV where it finds it, and the two
+        # need not agree on the pixels of a JPEG.
+        source = builder.as_data_source(
+            f"{split}[{start}:{start + length}]", decoders={image: decode.SkipDecoding()}
+        )
+        for first in range(0, length, _READ_ROWS):
+            rows = range(first, min(first + _READ_ROWS, length))
+            for row, example in zip(rows, _records(Path(path), source, rows), strict=True):
+                where = f"{path}, record {row}"
+                yield _Example(where, _open(where, io.BytesIO(example[image])), example[label])
+        start += length
+
+
+def _check_shard(path: Path, length: int) -> None:
+    """Raises DataError unless a file has as many records as dataset_info.json says."""
+    from array_record.python import array_record_module
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing: prepare the data set again")
+    # A file that is cut short has lost its index: the reader says that it has no records.
+    found = array_record_module.ArrayRecordReader(str(path)).num_records()
+    if found != length:
+        raise DataError(
+            f"{path} holds {found} readable records, not the {length} of dataset_info.json:"
+            " it is damaged, prepare the data set again"
+        )
+
+
+def _records(path: Path, source: Any, rows: range) -> list[dict[str, Any]]:
+    try:
+        return source.__getitems__(rows)
+    # The reader's RuntimeError for a wrong checksum, or whatever parsing wrong bytes runs into.
+    except Exception as error:
+        raise DataError(
+            f"{path} is damaged near record {rows.start}: {error}; prepare the data set again"
+        ) from error
+
+
+# ----------------------------------------------------------------------------------------- decoding
+
+
+def _stack(
+    where: str,
+    examples: Iterable[_Example],
+    count: int,
+    *,
+    mode: str,
+    num_classes: int,
+    size: int,
+) -> Split:
+    """Fills one array with `count` examples: decoded, resized if `size`, compared, checked."""
+    image: np.ndarray | None = None
+    label = np.empty(count, np.int32)
+    for row, example in enumerate(examples):
+        pixels = _pixels(example, mode, size)
+        if image is None:
+            image = np.empty((count, *pixels.shape), np.uint8)
+        if pixels.shape != image.shape[1:]:
+            raise DataError(
+                f"{example.where}: the image is {_times(pixels.shape)} but the first of its split"
+                f" is {_times(image.shape[1:])}; set image_size to resize all of them"
+            )
+        if not 0 <= example.label < num_classes:
+            raise DataError(f"{example.where}: label {example.label} not in [0, {num_classes})")
+        image[row], label[row] = pixels, example.label
+    if image is None:
+        raise DataError(f"{where} holds no image")
+    image.setflags(write=False)
+    label.setflags(write=False)
+    return Split(image, label)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _pixels(example: _Example, mode: str, size: int) -> np.ndarray:
+    """Returns u8[H,W,C] of an example; Pillow decodes only now."""
+    from PIL import Image
+
+    with example.image as image:
+        if image.mode not in _GREY | _COLOUR:
+            # Pillow would clip 16-bit and float pixels to 8 bits without a word.
+            raise DataError(f"{example.where}: pixels of mode {image.mode}; save it with 8 bits")
+        with _readable(example.where):
+            # A palette with transparency is converted without a warning only by this way round.
+            whole = image.convert("RGBA") if image.mode in ("P", "PA") else image
+            whole = whole.convert(mode)
+            if size:
+                whole = whole.resize((size, size), Image.Resampling.BILINEAR)
+            pixels = np.asarray(whole)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    # What a decoder raises for a damaged file is anything from OSError to struct.error.
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"{where} is not a readable image: {error}") from error
+
+
+def _open(where: str, source: Path | io.BytesIO) -> "PIL.Image.Image":
+    from PIL import Image
+
+    with _readable(where):
+        return Image.open(source)
