@@ -55,13 +55,13 @@ def streams(rng: jax.Array) -> jax.Array:
 
 
 def mix_of(
-    policy: Policy | None, key: jax.Array, batch: Mapping[str, Any], axis_name: str | None
+    key: jax.Array, policy: Policy | None, batch: Mapping[str, Any], axis_name: str | None
 ) -> Mix:
     """The mix of the rows at hand; on a shard, its part of the mix of the global batch.
 
     Args:
-      policy: draws the mix; None leaves every row as it is.
       key: the key of the draw, the same on every shard; consumed.
+      policy: draws the mix; None leaves every row as it is.
       batch: `image` [B, ...], and what else the policy looks at; a `mix` in it is taken as it is.
       axis_name: the axis the batch is sharded over inside pmap or shard_map, or None.
 
@@ -70,12 +70,13 @@ def mix_of(
 
     Raises:
       ValueError: partners would leave their shard, the mix is of another batch, or nothing is to
-        be mixed and a mix was given. TypeError: what was given is no Mix.
+        be mixed and a mix was given.
+      TypeError: what was given is no Mix.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from semjax.drawing import mix_of
-      >>> mix_of(None, jax.random.key(0), {"image": jnp.zeros((2, 4))}, None).partner.tolist()
+      >>> mix_of(jax.random.key(0), None, {"image": jnp.zeros((2, 4))}, None).partner.tolist()
       [0, 1]
     """
     size = batch["image"].shape[0]

@@ -70,7 +70,7 @@ LABEL_LOSSES: dict[str, LabelLossFn] = {
 }
 
 
-def smooth_targets(label: ArrayLike, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+def smooth_targets(label: ArrayLike, num_classes: int, *, smoothing: float = 0.0) -> jax.Array:
     """Label-smoothed targets: (1 - s) * y + s / K, in float32. Smoothing and mixing commute.
 
     Args:

@@ -188,7 +188,7 @@ def summarise(sums: Sums) -> dict[str, jax.Array]:
     return {"count": sums.count} | {name: total / sums.count for name, total in means.items()}
 
 
-def accuracy(logits: ArrayLike, label: ArrayLike, valid: ArrayLike | None = None) -> jax.Array:
+def accuracy(logits: ArrayLike, label: ArrayLike, *, valid: ArrayLike | None = None) -> jax.Array:
     """The share of valid rows whose most probable class is the label.
 
     Args:
@@ -209,8 +209,31 @@ def accuracy(logits: ArrayLike, label: ArrayLike, valid: ArrayLike | None = None
       >>> float(accuracy(jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1])))
       0.5
     """
-    logits, label, valid = _checked(logits, label, valid)
-    return _mean((_predicted(logits) == _class(label)).astype(jnp.float32), valid)
+    return _mean(correct(logits, label), _checked(logits, label, valid)[2])
+
+
+def correct(logits: ArrayLike, label: ArrayLike) -> jax.Array:
+    """Which rows are right: the values that `accuracy` is the mean of.
+
+    Args:
+      logits: as for `accuracy`.
+      label: as for `accuracy`.
+
+    Returns:
+      f32[B], 0 or 1.
+
+    Raises:
+      TypeError: logits or label of another dtype.
+      ValueError: logits or label of another shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.metrics import correct
+      >>> correct(jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1])).tolist()
+      [1.0, 0.0]
+    """
+    logits, label, _ = _checked(logits, label, None)
+    return (_predicted(logits) == _class(label)).astype(jnp.float32)
 
 
 def mixed_accuracy(
@@ -218,20 +241,16 @@ def mixed_accuracy(
     label: ArrayLike,
     partner: ArrayLike,
     weight: ArrayLike,
+    *,
     valid: ArrayLike | None = None,
 ) -> jax.Array:
-    """The accuracy on mixed rows: each of a row's two labels counts by its share.
-
-    mean_i of weight[i] * [pred_i == label_i] + (1 - weight[i]) * [pred_i == label_partner[i]]
-
-    Where the two labels agree this is the plain accuracy, whatever the weight.
+    """The accuracy on mixed rows, the mean of `mixed_correct` over the valid ones.
 
     Args:
-      logits: floating [B, K], of the mixed rows. A row whose largest logit is not finite is wrong.
-      label: integers [B], class ids, or floating [B, K], of which the argmax counts; of the rows
-        BEFORE mixing.
-      partner: integers [B], the row each row was mixed with; a valid row's partner is valid.
-      weight: floating [B], the share of the original row.
+      logits: as for `mixed_correct`.
+      label: as for `mixed_correct`.
+      partner: as for `mixed_correct`; a valid row's partner is valid.
+      weight: as for `mixed_correct`.
       valid: bool[B], or None for all.
 
     Returns:
@@ -247,17 +266,51 @@ def mixed_accuracy(
       >>> logits, label = jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1])
       >>> float(mixed_accuracy(logits, label, jnp.array([1, 0]), jnp.array([0.75, 0.5])))
       0.625
+    """
+    values = mixed_correct(logits, label, partner, weight)
+    return _mean(values, _checked(logits, label, valid)[2])
+
+
+def mixed_correct(
+    logits: ArrayLike, label: ArrayLike, partner: ArrayLike, weight: ArrayLike
+) -> jax.Array:
+    """How right each mixed row is: each of its two labels counts by its share.
+
+    weight[i] * [pred_i == label_i] + (1 - weight[i]) * [pred_i == label_partner[i]]
+
+    Where the two labels agree the row is right or wrong as a whole, whatever the weight.
+
+    Args:
+      logits: floating [B, K], of the mixed rows. A row whose largest logit is not finite is wrong.
+      label: integers [B], class ids, or floating [B, K], of which the argmax counts; of the rows
+        BEFORE mixing.
+      partner: integers [B], the row each row was mixed with.
+      weight: floating [B], the share of the original row.
+
+    Returns:
+      f32[B] in [0, 1].
+
+    Raises:
+      TypeError: an argument of another dtype.
+      ValueError: an argument of another shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.metrics import mixed_correct
+      >>> logits, label = jnp.array([[2.0, 0.0], [2.0, 0.0]]), jnp.array([0, 1])
+      >>> mixed_correct(logits, label, jnp.array([1, 0]), jnp.array([0.75, 0.5])).tolist()
+      [0.75, 0.5]
 
     References:
       Zhang et al. 2018, mixup (arXiv:1710.09412); the accuracy their training code logs.
     """
-    logits, label, valid = _checked(logits, label, valid)
+    logits, label, _ = _checked(logits, label, None)
     rows = (logits.shape[0],)
     partner = _checked_array("partner", partner, rows, jnp.integer)
     weight = _checked_array("weight", weight, rows, jnp.floating).astype(jnp.float32)
     predicted, label = _predicted(logits), _class(label)
     own, other = predicted == label, predicted == label[partner]
-    return _mean(weight * own + (1 - weight) * other, valid)
+    return weight * own + (1 - weight) * other
 
 
 def _predicted(logits: jax.Array) -> jax.Array:

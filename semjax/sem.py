@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from semjax import metrics
 from semjax.drawing import mix_of, streams
 from semjax.losses import (
     DISTANCES,
@@ -26,7 +27,7 @@ from semjax.losses import (
     gap,
     smooth_targets,
 )
-from semjax.mixing import Mix, interpolate, interpolate_spatial, partner_rows
+from semjax.mixing import Mix, interpolate, interpolate_spatial
 from semjax.policies import Policy, mixup
 from semjax.rows import Rows
 
@@ -204,7 +205,7 @@ def make_sem_loss(
         images, label = _check_batch(batch)
         rows = Rows(images.shape[0], batch.get("valid"), axis_name)
         mix_key, mixed_key, clean_key = streams(rng)
-        mix = mix_of(policy, mix_key, batch, axis_name)
+        mix = mix_of(mix_key, policy, batch, axis_name)
         images = rows.zero_padding(images)
         mixed, clean = _forward(
             _checked(apply_fn, params, images.shape[0], options),
@@ -310,7 +311,7 @@ def _check_batch(batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
             f"batch['label'] must be [{images.shape[0]}] or [{images.shape[0]}, K] for images of "
             f"shape {images.shape}; found shape {label.shape}"
         )
-    return images, label
+    return images, label.astype(jnp.float32) if label.ndim == 2 else label
 
 
 def _checked(
@@ -372,9 +373,7 @@ def _combine(
     options: _Options,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """The total and its parts, from the outputs of both passes."""
-    targets = smooth_targets(label, mixed.logits.shape[1], options.label_smoothing)
-    ids = label if label.ndim == 1 else label.argmax(-1)
-    hits = mixed.logits.argmax(-1)[:, None] == jnp.stack([ids, partner_rows(mix, ids)], 1)
+    targets = smooth_targets(label, mixed.logits.shape[1], smoothing=options.label_smoothing)
     unmixed = (mix.weight == 1) | (mix.partner == jnp.arange(rows.size))
     zero = jnp.zeros(())
     aux: dict[str, Any] = {
@@ -382,7 +381,7 @@ def _combine(
         "clean_loss": zero,
         "gap": zero,
         "normalised_gap": zero,
-        "accuracy": rows.mean(mix.weight * hits[:, 0] + (1 - mix.weight) * hits[:, 1]),
+        "accuracy": rows.mean(metrics.mixed_correct(mixed.logits, label, mix.partner, mix.weight)),
         "clean_accuracy": zero,
         "weight": rows.mean(mix.weight),
         "unmixed": rows.mean(unmixed),
@@ -390,7 +389,7 @@ def _combine(
     }
     loss = aux["mixed_loss"]
     if clean is not None:
-        aux["clean_accuracy"] = rows.mean(clean.logits.argmax(-1) == ids)
+        aux["clean_accuracy"] = rows.mean(metrics.correct(clean.logits, label))
     if clean is not None and options.has_clean_loss:
         clean_weight = _at_step(options.clean_weight, step, "clean_weight")
         aux["clean_loss"] = rows.mean(options.label_values(clean.logits, targets))

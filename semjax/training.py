@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -192,7 +193,8 @@ def train_step(
       The new state, and a dict of f32[]: the loss's parts, grad_norm, and skipped (0 or 1).
 
     Raises:
-      ValueError: accumulate that does not divide the batch or the policy's groups.
+      ValueError: accumulate that does not divide the batch or the policy's groups, or a loss whose
+        model_state has another structure than the state's.
 
     Example:
       >>> import functools, jax, jax.numpy as jnp, optax, semjax
@@ -233,6 +235,7 @@ def train_step(
         opt_state=opt_state,
         ema_params=ema_params,
     )
+    _check_state(new, state)
     finite = _all_finite((logs["loss"], new))
     # One select for the whole state: optax.apply_if_finite would leave BatchNorm statistics broken.
     new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
@@ -336,6 +339,17 @@ def _accumulate(
         body, (zeros, state.model_state), (jnp.arange(count), shares, parts), unroll=unroll
     )
     return grads, model_state, jax.tree.map(lambda x: x.sum(0), logs)
+
+
+def _check_state(new: TrainState, old: TrainState) -> None:
+    """Refuses, when tracing, a state that could not be the next step's: it would compile anew."""
+    try:
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, old)
+    except AssertionError as error:
+        raise ValueError(
+            "the new state must have the structure, shapes and dtypes of the old one; look at the "
+            f"loss's model_state and at the optimizer. {error}"
+        ) from error
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -143,14 +143,14 @@ def test_padded_rows_add_nothing_even_when_they_hold_nan(soft):
     assert_close(found, classification_sums(logits[:7], label[:7]), rtol=1e-6)
     assert float(found.count) == 7
     expected = reference(logits[:7], label[:7])["accuracy"]
-    np.testing.assert_allclose(metrics.accuracy(padded_logits, padded_label, valid), expected)
+    np.testing.assert_allclose(metrics.accuracy(padded_logits, padded_label, valid=valid), expected)
 
 
 def test_padded_rows_do_not_weigh_on_the_mixed_accuracy():
     logits, label = made_batch(6, 3)
     partner, weight = np.array([1, 2, 0, 3, 4, 5]), np.linspace(0.1, 0.6, 6)
     logits[4:], weight[4:] = np.nan, np.nan
-    found = metrics.mixed_accuracy(logits, label, partner, weight, np.arange(6) < 4)
+    found = metrics.mixed_accuracy(logits, label, partner, weight, valid=np.arange(6) < 4)
     np.testing.assert_allclose(
         found, mixed_accuracy(logits[:4], label[:4], partner[:4], weight[:4]), rtol=1e-6
     )
@@ -162,8 +162,8 @@ def test_without_a_valid_row_there_is_no_mean():
     summary = summarise(classification_sums(logits, label, valid=none))
     assert float(summary.pop("count")) == 0
     assert all(np.isnan(value) for value in summary.values())
-    assert np.isnan(accuracy(logits, label, none))
-    assert np.isnan(mixed_accuracy(logits, label, np.arange(3), np.ones(3), none))
+    assert np.isnan(accuracy(logits, label, valid=none))
+    assert np.isnan(mixed_accuracy(logits, label, np.arange(3), np.ones(3), valid=none))
 
 
 def test_an_empty_batch_is_no_rows():
@@ -283,8 +283,8 @@ def test_eight_devices_give_the_sums_of_one():
     def measure(logits, label, partner, weight, valid):
         return (
             classification_sums(logits, label, valid=valid),
-            accuracy(logits, label, valid),
-            mixed_accuracy(logits, label, partner, weight, valid),
+            accuracy(logits, label, valid=valid),
+            mixed_accuracy(logits, label, partner, weight, valid=valid),
         )
 
     batch = (logits, label, partner, weight, valid)

@@ -18,7 +18,7 @@ KEYS = 40
 VALID = {
     "all": [True] * 12,
     "some": [True, False, True, True, False, True, False, True, True, True, True, False],
-    # A group without valid rows, one with a single valid row, in 2 groups as in 4.
+    # In 4 groups: two without a valid row, one with a single valid row, one with two.
     "few": [False] * 6 + [True, False, False, True, True, False],
     "one": [False] * 7 + [True] + [False] * 4,
     "no": [False] * 12,

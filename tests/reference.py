@@ -92,11 +92,9 @@ def gap(prediction, target, distance, valid=None):
     keep = np.ones(len(target), bool) if valid is None else np.asarray(valid)
     p, t = (np.asarray(x, np.float64)[keep] for x in (prediction, target))
     if distance == "cosine":
-        rows = []
-        for a, b in zip(p.reshape(len(p), -1, p.shape[-1]), t.reshape(p.shape[0], -1, p.shape[-1])):
-            cells = [u @ v / (np.linalg.norm(u) * np.linalg.norm(v)) for u, v in zip(a, b)]
-            rows.append(1 - np.mean(cells))
-        return np.mean(rows)
+        cells = zip(p.reshape(-1, p.shape[-1]), t.reshape(-1, p.shape[-1]), strict=True)
+        norm = np.linalg.norm
+        return np.mean([1 - u @ v / (norm(u) * norm(v)) for u, v in cells])
     power = 1 if distance == "l1" else 2
     result = np.mean([np.mean(np.abs(a - b) ** power) for a, b in zip(p, t, strict=True)])
     if distance == "normalised_mse" and len(t) > 1:
