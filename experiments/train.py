@@ -25,8 +25,8 @@ from jax.sharding import Mesh
 
 from experiments import config as config_lib
 from experiments import data as data_lib
+from experiments import loading, records, sharding
 from experiments import program as program_lib
-from experiments import records, sharding
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config, ConfigError
 from experiments.data import Data, DataError, Split
@@ -90,7 +90,7 @@ def run(config: Config) -> dict[str, Any]:
     earlier = _earlier_config(workdir, config)
 
     # ---------------------------------------------------------------- the data, on the host
-    data = data_lib.load(
+    data = loading.load(
         config.dataset,
         data_dir=config.data_dir,
         validation_fraction=config.validation_fraction,

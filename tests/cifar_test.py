@@ -14,7 +14,7 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, downloader, resource
 
-from experiments import cifar, data
+from experiments import cifar, data, loading
 
 # Per data set: folder in the archive, label files with their names, train files, test files.
 LAYOUT = {
@@ -123,7 +123,7 @@ def no_network(monkeypatch):
 
 
 def _load(root, name="cifar10", **options):
-    return data.load(name, data_dir=str(root), **options)
+    return loading.load(name, data_dir=str(root), **options)
 
 
 def _left(root, name="cifar10"):

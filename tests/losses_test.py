@@ -80,7 +80,7 @@ def test_losses_have_the_gradients_of_finite_differences(loss, expected):
 
 @each_loss
 def test_extreme_logits_have_finite_losses_and_gradients(loss, expected):
-    logits = jnp.array([[1e4, -1e4, 0.0], [-3e38, 3e38, 0.0], [1e30, 1e30, 1e30]])
+    logits = jnp.array([[1e4, -1e4, 0.0], [-1e38, 1e38, 0.0], [1e30, 1e30, 1e30]])
     targets = jnp.array([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
     value, gradient = jax.value_and_grad(lambda z: loss(z, targets)[0])(logits)
     assert_close(value, {"soft_cross_entropy": 2e4}.get(loss.__name__, (2e4 + np.log(2)) / 3))
@@ -89,7 +89,7 @@ def test_extreme_logits_have_finite_losses_and_gradients(loss, expected):
 
 
 def test_a_confident_right_answer_costs_nothing():
-    logits, targets = jnp.array([[3e38, -3e38]]), jnp.array([[1.0, 0.0]])
+    logits, targets = jnp.array([[1e38, -1e38]]), jnp.array([[1.0, 0.0]])
     for loss, _ in LOSSES.values():
         assert float(loss(logits, targets)[0]) == 0
 
@@ -124,7 +124,9 @@ def test_targets_are_not_smoothed_unless_asked():
 def test_smoothing_and_mixing_commute():
     mix, label = made_mix(), jnp.array([0, 4, 2, 1, 1, 3])
     smoothed_first = interpolate(mix, losses.smooth_targets(label, 5, smoothing=0.1))
-    mixed_first = losses.smooth_targets(interpolate(mix, jax.nn.one_hot(label, 5)), 5, smoothing=0.1)
+    mixed_first = losses.smooth_targets(
+        interpolate(mix, jax.nn.one_hot(label, 5)), 5, smoothing=0.1
+    )
     assert_close(smoothed_first, mixed_first)
 
 
@@ -320,7 +322,7 @@ def test_representations_of_two_shapes_are_refused(shapes):
 
 
 def test_an_unknown_distance_is_refused():
-    with pytest.raises(ValueError, match="distance must be one of mse, l1, .*'l2'"):
+    with pytest.raises(ValueError, match=r"distance must be one of mse, l1, .*'l2'"):
         gap(made_array(6, 5), made_array(6, 5), distance="l2")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import data as data_lib
-from experiments import models, program, sharding
+from experiments import loading, models, program, sharding
 from experiments.config import Config
 
 TINY = Config(model="mlp", batch_size=16)
@@ -16,7 +16,7 @@ TINY = Config(model="mlp", batch_size=16)
 
 @pytest.fixture(scope="module")
 def digits() -> data_lib.Data:
-    return data_lib.load("digits")
+    return loading.load("digits")
 
 
 def _build(config: Config, data: data_lib.Data, total_steps: int = 10) -> program.Program:

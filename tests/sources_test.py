@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from experiments import data
+from experiments import data, loading
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def _reds(split):
 
 
 def test_folder_reads_splits_and_sorted_classes(tmp_path):
-    loaded = data.load(_write(tmp_path, _pets()))
+    loaded = loading.load(_write(tmp_path, _pets()))
     assert (loaded.num_classes, loaded.validation) == (2, None)
     assert loaded.train.image.shape == (3, 4, 5, 3)
     assert (_reds(loaded.train), loaded.train.label.tolist()) == ([3, 2, 1], [0, 1, 1])
@@ -84,12 +84,12 @@ def test_folder_reads_jpeg_and_capital_suffixes_and_skips_the_rest(tmp_path):
         "train/.cache/x.png": b"no image",
         "train/readme.png": b"in no class folder",
     }
-    assert len(data.load(_write(tmp_path, _pets() | more)).train) == 5
+    assert len(loading.load(_write(tmp_path, _pets() | more)).train) == 5
 
 
 def test_folder_keeps_one_channel_when_all_images_are_grey(tmp_path):
     grey = {name: _image(value, mode="L") for value, name in enumerate(_pets())}
-    loaded = data.load(_write(tmp_path, grey))
+    loaded = loading.load(_write(tmp_path, grey))
     assert loaded.train.image.shape == (3, 4, 5, 1)
     assert _reds(loaded.train) == [2, 1, 0]
 
@@ -97,7 +97,7 @@ def test_folder_keeps_one_channel_when_all_images_are_grey(tmp_path):
 def test_folder_with_one_colour_image_has_three_channels_everywhere(tmp_path):
     images = {name: _image(value, mode="L") for value, name in enumerate(_pets())}
     images["test/cat/d.png"] = _colour(200)
-    loaded = data.load(_write(tmp_path, images))
+    loaded = loading.load(_write(tmp_path, images))
     assert loaded.train.image.shape[-1] == loaded.test.image.shape[-1] == 3
     np.testing.assert_array_equal(loaded.train.image[0, 0, 0], [2, 2, 2])
 
@@ -105,19 +105,19 @@ def test_folder_with_one_colour_image_has_three_channels_everywhere(tmp_path):
 def test_folder_reads_palette_images_with_transparency(tmp_path):
     image = _colour(9).convert("P")
     image.info["transparency"] = bytes(range(256))
-    loaded = data.load(_write(tmp_path, _pets() | {"train/cat/c.png": _encoded(image)}))
+    loaded = loading.load(_write(tmp_path, _pets() | {"train/cat/c.png": _encoded(image)}))
     np.testing.assert_allclose(loaded.train.image[0, 0, 0], [9, 20, 30], atol=26)
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_folder_validation_split_is_used(tmp_path, name):
-    loaded = data.load(_write(tmp_path, _pets() | {f"{name}/dog/v.png": _colour(77)}))
+    loaded = loading.load(_write(tmp_path, _pets() | {f"{name}/dog/v.png": _colour(77)}))
     assert (_reds(loaded.validation), loaded.validation.label.tolist()) == ([77], [1])
 
 
 def test_folder_validation_fraction_holds_out_train_rows_instead(tmp_path):
     source = _write(tmp_path, _pets() | {"val/dog/v.png": _colour(77)})
-    loaded = data.load(source, validation_fraction=0.4)
+    loaded = loading.load(source, validation_fraction=0.4)
     assert len(loaded.validation) == 1
     assert sorted(_reds(loaded.validation) + _reds(loaded.train)) == [1, 2, 3]
 
@@ -125,15 +125,15 @@ def test_folder_validation_fraction_holds_out_train_rows_instead(tmp_path):
 def test_folder_test_may_lack_a_class(tmp_path):
     files = _pets()
     del files["test/cat/d.png"]
-    loaded = data.load(_write(tmp_path, files))
+    loaded = loading.load(_write(tmp_path, files))
     assert (loaded.num_classes, loaded.test.label.tolist()) == (2, [1])
 
 
 def test_folder_images_of_different_sizes_need_image_size(tmp_path):
     source = _write(tmp_path, _pets() | {"train/dog/a.png": _image((2, 2, 2), size=(6, 4))})
     with pytest.raises(data.DataError, match=r"dog/a\.png: the image is 4x6x3 .* 4x5x3; set image"):
-        data.load(source)
-    loaded = data.load(source, image_size=3)
+        loading.load(source)
+    loaded = loading.load(source, image_size=3)
     assert loaded.train.image.shape == (3, 3, 3, 3)
     assert loaded.train.image[1].tolist() == [[[2, 2, 2]] * 3] * 3
 
@@ -142,7 +142,7 @@ def test_folder_splits_of_different_sizes_need_image_size(tmp_path):
     files = _pets()
     files |= {name: _image((1, 1, 1), size=(9, 9)) for name in files if name.startswith("test")}
     with pytest.raises(data.DataError, match="differ in size between splits"):
-        data.load(_write(tmp_path, files))
+        loading.load(_write(tmp_path, files))
 
 
 @pytest.mark.parametrize(
@@ -158,32 +158,32 @@ def test_folder_splits_of_different_sizes_need_image_size(tmp_path):
 def test_folder_names_the_image_it_cannot_read(tmp_path, content):
     source = _write(tmp_path, _pets() | {"train/dog/bad.png": content})
     with pytest.raises(data.DataError, match=r"train/dog/bad\.png is not a readable image"):
-        data.load(source, image_size=4)
+        loading.load(source, image_size=4)
 
 
 def test_folder_refuses_16_bit_images(tmp_path):
     deep = Image.fromarray(np.full((4, 5), 40000, np.uint16))
     with pytest.raises(data.DataError, match=r"dog/a\.png: pixels of mode I;16"):
-        data.load(_write(tmp_path, _pets() | {"train/dog/a.png": deep}))
+        loading.load(_write(tmp_path, _pets() | {"train/dog/a.png": deep}))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_folder_without_a_split_says_which_is_missing(tmp_path, split):
     source = _write(tmp_path, {name: i for name, i in _pets().items() if split not in name})
     with pytest.raises(data.DataError, match=f"no directory {tmp_path}/{split}:"):
-        data.load(source)
+        loading.load(source)
 
 
 def test_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(data.DataError, match=f"no directory {tmp_path}/nothing/train"):
-        data.load(f"folder:{tmp_path}/nothing")
+        loading.load(f"folder:{tmp_path}/nothing")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_folder_with_an_empty_class_names_it(tmp_path, split):
     source = _write(tmp_path, _pets() | {f"{split}/cow/notes.txt": b""})
     with pytest.raises(data.DataError, match=rf"{split}: no .*\.png.* class folders \['cow'\]"):
-        data.load(source)
+        loading.load(source)
 
 
 def test_folder_without_class_folders_says_where_images_belong(tmp_path):
@@ -191,22 +191,22 @@ def test_folder_without_class_folders_says_where_images_belong(tmp_path):
     shutil.rmtree(tmp_path / "test")
     _write(tmp_path, {"test/loose.png": _colour(1)})
     with pytest.raises(data.DataError, match="test holds no class folders"):
-        data.load(source)
+        loading.load(source)
 
 
 def test_folder_test_class_unknown_to_train_is_named(tmp_path):
     with pytest.raises(data.DataError, match=r"test: no folder in train for the .* \['cow'\]"):
-        data.load(_write(tmp_path, _pets() | {"test/cow/x.png": _colour(1)}))
+        loading.load(_write(tmp_path, _pets() | {"test/cow/x.png": _colour(1)}))
 
 
 def test_folder_with_two_validation_splits_is_ambiguous(tmp_path):
     more = {"val/dog/v.png": _colour(1), "validation/dog/v.png": _colour(1)}
     with pytest.raises(data.DataError, match="both validation and val"):
-        data.load(_write(tmp_path, _pets() | more))
+        loading.load(_write(tmp_path, _pets() | more))
 
 
 def test_a_constant_channel_has_std_one(tmp_path):
-    loaded = data.load(_write(tmp_path, _pets()))
+    loaded = loading.load(_write(tmp_path, _pets()))
     np.testing.assert_allclose(loaded.mean, np.array([2, 20, 30]) / 255, rtol=1e-6)
     np.testing.assert_allclose(loaded.std, [np.std([1, 2, 3]) / 255, 1, 1], rtol=1e-6)
 
@@ -272,7 +272,7 @@ def toy(tmp_path):
 
 
 def _reload(directory, name="toy", **options):
-    return data.load(name, data_dir=str(directory.parents[1]), **options)
+    return loading.load(name, data_dir=str(directory.parents[1]), **options)
 
 
 def _record_file(directory, split="train"):
@@ -291,12 +291,12 @@ def test_tfds_set_is_read_whole(toy):
 
 def test_tfds_data_dir_may_be_relative(toy, monkeypatch):
     monkeypatch.chdir(toy.parents[2])
-    assert len(data.load("toy", data_dir=toy.parents[1].name).train) == 9
+    assert len(loading.load("toy", data_dir=toy.parents[1].name).train) == 9
 
 
 def test_tfds_data_dir_defaults_to_the_environment(toy, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(toy.parents[1]))
-    assert len(data.load("toy").train) == 9
+    assert len(loading.load("toy").train) == 9
 
 
 def test_tfds_validation_is_held_out_of_train(toy):
@@ -469,7 +469,7 @@ def no_network(monkeypatch):
 def test_an_unprepared_set_is_reported_without_asking_the_network(tmp_path, no_network, name):
     looked_for = f"{tmp_path}/{name}/<version>/dataset_info.json"
     with pytest.raises(data.DataError, match=r"pass --download .*--data_dir") as caught:
-        data.load(name, data_dir=str(tmp_path))
+        loading.load(name, data_dir=str(tmp_path))
     assert looked_for in str(caught.value)
     assert not no_network
     assert not list(tmp_path.iterdir())
@@ -478,12 +478,12 @@ def test_an_unprepared_set_is_reported_without_asking_the_network(tmp_path, no_n
 def test_a_relative_data_dir_is_reported_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(data.DataError, match=f"mnist is not prepared in {tmp_path}/sets "):
-        data.load("mnist", data_dir="sets")
+        loading.load("mnist", data_dir="sets")
 
 
 def test_a_download_without_network_is_tried_once(tmp_path, no_network):
     with pytest.raises(data.DataError, match=r"cannot reach http.*no network"):
-        data.load("mnist", data_dir=str(tmp_path), download=True)
+        loading.load("mnist", data_dir=str(tmp_path), download=True)
     assert len(no_network) == 1
 
 
@@ -497,7 +497,7 @@ def test_a_download_without_network_is_tried_once(tmp_path, no_network):
 )
 def test_a_download_of_what_tfds_does_not_have_says_so(tmp_path, no_network, name, message):
     with pytest.raises(data.DataError, match=message):
-        data.load(name, data_dir=str(tmp_path), download=True)
+        loading.load(name, data_dir=str(tmp_path), download=True)
     assert not no_network
 
 
@@ -506,9 +506,9 @@ def test_download_prepares_a_set_in_the_right_format(tmp_path, monkeypatch):
 
     toy = _toy(_features(), {"train": _rows(4), "test": _rows(2)})
     monkeypatch.setattr(tfds, "builder", lambda name, **options: toy(**options))
-    assert len(data.load("toy", data_dir=str(tmp_path), download=True).train) == 4
+    assert len(loading.load("toy", data_dir=str(tmp_path), download=True).train) == 4
     monkeypatch.undo()
-    assert len(data.load("toy", data_dir=str(tmp_path)).train) == 4
+    assert len(loading.load("toy", data_dir=str(tmp_path)).train) == 4
 
 
 def test_a_set_that_only_tensorflow_can_prepare_says_so(tmp_path, monkeypatch):
@@ -522,14 +522,14 @@ def test_a_set_that_only_tensorflow_can_prepare_says_so(tmp_path, monkeypatch):
     toy._split_generators = lambda self, dl_manager: {"train": rows()}
     monkeypatch.setattr(tfds, "builder", lambda name, **options: toy(**options))
     with pytest.raises(data.DataError, match=r"could not prepare toy .*its TFDS code needs Tensor"):
-        data.load("toy", data_dir=str(tmp_path), download=True)
+        loading.load("toy", data_dir=str(tmp_path), download=True)
     assert not list(tmp_path.glob("toy/*"))
 
 
 @pytest.mark.parametrize("name", ["", "x y", "../secrets", "a/../b", "a/b/c", "toy:latest", "a\n"])
 def test_names_that_no_source_has_are_refused(tmp_path, name):
     with pytest.raises(data.DataError, match="unknown data set"):
-        data.load(name, data_dir=str(tmp_path))
+        loading.load(name, data_dir=str(tmp_path))
 
 
 # ---------------------------------------------------------------------------------------- real data
@@ -542,7 +542,7 @@ _REAL = os.environ.get("SEMJAX_DATA_DIR", "")
     reason="SEMJAX_DATA_DIR names no directory with a prepared cifar100",
 )
 def test_real_cifar100_is_what_it_is_known_to_be():
-    loaded = data.load("cifar100", data_dir=_REAL)
+    loaded = loading.load("cifar100", data_dir=_REAL)
     assert (loaded.train.image.shape, len(loaded.test)) == ((50000, 32, 32, 3), 10000)
     np.testing.assert_array_equal(np.bincount(loaded.train.label), np.full(100, 500))
     np.testing.assert_array_equal(np.bincount(loaded.test.label), np.full(100, 100))

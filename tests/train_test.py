@@ -15,8 +15,7 @@ import pytest
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import data as data_lib
-from experiments import program, records, sharding, train
+from experiments import loading, program, records, sharding, train
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
 
@@ -64,7 +63,7 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
 def final_state(workdir: pathlib.Path) -> list[np.ndarray]:
     """The arrays of the newest checkpoint."""
     config = config_lib.read(workdir / "config.flags")
-    data = data_lib.load(config.dataset)
+    data = loading.load(config.dataset)
     template = program.build(config, data, config.steps, sharding.make_mesh()).state_shape
     with Checkpoints(workdir, read_only=True) as checkpoints:
         return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(template))]
@@ -269,7 +268,7 @@ def base() -> str:
 def _lowered(*args: str) -> str:
     """The step before it is compiled: what it computes, option by option."""
     config = parse(*TINY, *args)
-    built = program.build(config, data_lib.load("digits"), 6, sharding.make_mesh())
+    built = program.build(config, loading.load("digits"), 6, sharding.make_mesh())
     batch = {
         "image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8),
         "label": jax.ShapeDtypeStruct((16,), np.int32),

@@ -1,0 +1,106 @@
+"""Laws of experiments.loading: the digits, hold-outs and options."""
+
+import numpy as np
+import pytest
+
+from experiments import data, loading
+
+
+def _keys(split):
+    """The rows of a split as hashable values."""
+    return [
+        (image.tobytes(), int(label)) for image, label in zip(split.image, split.label, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return loading.load("digits")
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return loading.load("digits", validation_fraction=0.25)
+
+
+def test_digits_are_scikit_learns(digits):
+    from sklearn import datasets
+
+    source = datasets.load_digits()
+    image = np.concatenate([digits.train.image, digits.test.image])
+    assert (image.shape, image.dtype, digits.num_classes) == ((1797, 8, 8, 1), np.uint8, 10)
+    assert (image.min(), image.max()) == (0, 255)
+    # 16 grey levels survive the rescaling, so the original can be had back.
+    rows = {
+        (np.rint(i[..., 0] / 255 * 16).tobytes(), int(k))
+        for i, k in zip(image, np.concatenate([digits.train.label, digits.test.label]), strict=True)
+    }
+    assert rows == {
+        (i.tobytes(), int(k)) for i, k in zip(source.images, source.target, strict=True)
+    }
+
+
+def test_digits_test_split_is_stratified_and_disjoint(digits):
+    assert (len(digits.train), len(digits.test), digits.validation) == (1437, 360, None)
+    assert not set(_keys(digits.train)) & set(_keys(digits.test))
+    share = np.bincount(digits.test.label) / np.bincount(
+        np.concatenate([digits.train.label, digits.test.label])
+    )
+    np.testing.assert_allclose(share, 360 / 1797, atol=1 / 174)
+
+
+def test_the_hold_out_leaves_the_test_split_alone(digits, held_out):
+    assert _keys(held_out.test) == _keys(digits.test)
+
+
+def test_the_hold_out_and_the_rest_are_the_train_split(digits, held_out):
+    assert (len(held_out.train), len(held_out.validation)) == (1078, 359)
+    parts = _keys(held_out.train) + _keys(held_out.validation)
+    assert sorted(parts) == sorted(_keys(digits.train))
+
+
+def test_the_hold_out_is_stratified(digits, held_out):
+    share = np.bincount(held_out.validation.label) / np.bincount(digits.train.label)
+    np.testing.assert_allclose(share, 0.25, atol=1 / 138)
+
+
+def test_the_hold_out_is_the_same_whatever_happened_before(held_out):
+    np.random.seed(11)
+    data.batch_at(held_out.train, 1000, batch_size=32, seed=9)
+    data._order.cache_clear()
+    again = loading.load("digits", validation_fraction=0.25)
+    assert _keys(again.validation) == _keys(held_out.validation)
+
+
+def test_mean_and_std_are_of_the_rows_trained_on(held_out):
+    scaled = held_out.train.image.astype(np.float64) / 255
+    np.testing.assert_allclose(held_out.mean, [scaled.mean()], rtol=1e-6)
+    np.testing.assert_allclose(held_out.std, [scaled.std()], rtol=1e-6)
+    assert held_out.mean.dtype == held_out.std.dtype == np.float32
+
+
+def test_image_size_resizes_digits():
+    resized = loading.load("digits", image_size=12)
+    assert resized.train.image.shape == (1437, 12, 12, 1)
+    assert resized.test.image.shape == (360, 12, 12, 1)
+
+
+def test_loaded_arrays_cannot_be_changed_by_accident(digits):
+    with pytest.raises(ValueError, match="read-only"):
+        digits.test.image[0] = 0
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
+def test_validation_fraction_out_of_range_is_refused(fraction):
+    with pytest.raises(ValueError, match="validation_fraction must be in"):
+        loading.load("digits", validation_fraction=fraction)
+
+
+def test_a_hold_out_of_no_row_is_refused():
+    with pytest.raises(data.DataError, match=r"validation_fraction 0\.0001 of 1437 train rows"):
+        loading.load("digits", validation_fraction=0.0001)
+
+
+def test_a_negative_image_size_is_refused():
+    with pytest.raises(ValueError, match="image_size must be 0 or positive, got -1"):
+        loading.load("digits", image_size=-1)
