@@ -130,30 +130,46 @@ def test_five_steps_on_one_and_on_eight_devices_agree(name):
     assert_trees_close(many, (state, logs), rtol=0, atol=1e-6)
 
 
-def gathers_images(text):
-    """Whether a program collects on every device at least the pixels of one device's rows."""
-    gathers = [line for line in text.splitlines() if re.search(r"= .*\ball-(gather|to-all)", line)]
-    shapes = [shape for line in gathers for shape in re.findall(r"f32\[([\d,]+)\]", line)]
+def moves_images(text):
+    """Whether a program sends as much from device to device as the pixels of one device's rows."""
+    kinds = r"\b(all-gather|all-to-all|collective-permute)(-start)?\("
+    moves = [line for line in text.splitlines() if re.search(kinds, line)]
+    shapes = [shape for line in moves for shape in re.findall(r"f32\[([\d,]+)\]", line)]
     sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in shapes]
     return any(size >= ROWS * np.prod(SHAPE) / DEVICES for size in sizes)
 
 
-def test_pairing_over_the_whole_batch_gathers_the_images():
-    assert gathers_images(run("mixup", DEVICES)[0])
+def test_pairing_over_the_whole_batch_moves_images():
+    assert moves_images(run("mixup", DEVICES)[0])
 
 
 def test_pairing_in_groups_of_a_device_moves_no_images():
-    assert not gathers_images(run("cutmix in 8 groups", DEVICES)[0])
+    assert not moves_images(run("cutmix in 8 groups", DEVICES)[0])
 
 
-def test_accumulation_moves_no_images():
-    policy, optimizer = semjax.mixup(groups=16, alpha=0), optax.sgd(0.1)
+@pytest.mark.parametrize(("groups", "moves"), [(1, True), (2, True), (16, False)])
+def test_accumulation_in_groups_of_a_part_of_a_device_moves_no_images(groups, moves):
+    """Two groups a device, one for each part; with one group in all nothing is accumulated."""
+    policy, optimizer = semjax.mixup(groups=groups, alpha=0), optax.sgd(0.1)
     loss = make_sem_loss(mlp, policy=policy)
     step = functools.partial(
-        train_step, make_loss=lambda _: loss, optimizer=optimizer, accumulate=2, policy=policy
+        train_step,
+        make_loss=lambda _: loss,
+        optimizer=optimizer,
+        accumulate=min(groups, 2),
+        policy=policy,
     )
     program, *_ = sharded(step, init_state(PARAMS, optimizer), batch_of(), DEVICES)
-    assert not gathers_images(program.as_text())
+    assert moves_images(program.as_text()) == moves
+
+
+def test_accumulation_without_mixing_moves_no_images():
+    loss, optimizer = make_sem_loss(mlp, policy=None, sem_weight=0), optax.sgd(0.1)
+    step = functools.partial(
+        train_step, make_loss=lambda _: loss, optimizer=optimizer, accumulate=2
+    )
+    program, *_ = sharded(step, init_state(PARAMS, optimizer), batch_of(), DEVICES)
+    assert not moves_images(program.as_text())
 
 
 # --- pmap and shard_map: a shard at a time ----------------------------------------------------
@@ -175,11 +191,10 @@ def gradients(losses, *, inside=same, outside=same, mean=pmean):
 
     def run(params, batch, rng):
         results = {}
-        for (name, loss), key in zip(
-            losses.items(), jax.random.split(rng, len(losses)), strict=True
-        ):
+        keys = dict(zip(losses, jax.random.split(rng, len(losses)), strict=True))
+        for name, loss in losses.items():
 
-            def total(params, loss=loss, key=key):
+            def total(params, loss=loss, key=keys[name]):
                 value, aux = loss(params, batch, key)
                 return inside(value), mean(aux)
 
@@ -238,7 +253,7 @@ def mixed_batch(local):
 
 def losses_of(distances, axis_name=None, **options):
     return {
-        distance: make_sem_loss(
+        getattr(distance, "__name__", distance): make_sem_loss(
             mlp, distance=distance, clean_weight=0.5, sem_weight=3.0, axis_name=axis_name, **options
         )
         for distance in distances

@@ -50,7 +50,7 @@ def assert_uniform(outcomes, possible):
     assert stats.chisquare([counts[outcome] for outcome in possible]).pvalue > 1e-5
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("valid", VALID.values(), ids=VALID.keys())
 @each_pairing
 def test_the_guarantees(pairing, valid, groups):
@@ -150,7 +150,7 @@ def test_keys_make_the_difference_and_nothing_else_does(pairing):
 
 
 @each_pairing
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2])
 def test_small_batches(batch_size, pairing):
     partner = pair(jax.random.key(1), batch_size, pairing=pairing)
     assert sorted(partner.tolist()) == list(range(batch_size))
