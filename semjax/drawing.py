@@ -83,7 +83,7 @@ def mix_of(
     if policy is None:
         if batch.get("mix") is not None:
             raise ValueError("batch['mix'] was given to a loss that mixes nothing (policy=None)")
-        return Mix(jnp.arange(size, dtype=jnp.int32), jnp.ones(size))
+        return Mix(jnp.arange(size, dtype=jnp.int32), jnp.ones(size, jnp.float32))
     if "mix" in batch:
         mix = batch["mix"]
         if not isinstance(mix, Mix):

@@ -160,6 +160,8 @@ def gap(
             f"found {prediction.shape} and {target.shape}"
         )
     rows = Rows(prediction.shape[0], valid, axis_name)
+    # Before the distance, not after: its gradient at a NaN of the padding would be NaN times 0.
+    prediction, target = rows.zero_padding(prediction), rows.zero_padding(target)
     result = rows.mean(_distances(prediction, target, distance))
     if distance == "normalised_mse":
         result = result / _scale(target, rows)

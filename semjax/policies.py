@@ -220,15 +220,15 @@ class _Common:
             partner=partner,
             weight=share(self._beta, weight_key),
             mixed=share(
-                lambda key, n: jax.random.bernoulli(key, self.probability, (n,)), mixed_key
+                lambda key, n: jax.random.bernoulli(key, float(self.probability), (n,)), mixed_key
             ),
             per_scope=lambda sample: share(sample, shape_key),
         )
 
     def _beta(self, key: jax.Array, rows: int) -> jax.Array:
         if self.alpha == 0:
-            return jnp.ones(rows)
-        return jax.random.beta(key, self.alpha, self.alpha, (rows,))
+            return jnp.ones(rows, jnp.float32)
+        return jax.random.beta(key, self.alpha, self.alpha, (rows,), jnp.float32)
 
     def _sharing(self, rows: int, valid: Any) -> Callable[..., jax.Array]:
         """A function that draws as many values as the scope has and hands each row its own."""

@@ -116,8 +116,8 @@ def make_sem_loss(
 
     Guarantees: the mix depends on rng, the batch's shapes and the policy alone, never on the other
     options. Weights, labels, gaps and reductions are float32 whatever the model computes in. Rows
-    with `valid` False count in no mean and are nobody's partner; their pixels are set to 0 before
-    anything else, so that a NaN in the padding goes nowhere.
+    with `valid` False count in no mean and are nobody's partner; their pixels and labels are set to
+    0 before anything else, so that a NaN in the padding goes nowhere.
 
     Args:
       apply_fn: `apply_fn(params, images, rng) -> Outputs`, any framework's forward pass in training
@@ -206,7 +206,7 @@ def make_sem_loss(
         rows = Rows(images.shape[0], batch.get("valid"), axis_name)
         mix_key, mixed_key, clean_key = streams(rng)
         mix = mix_of(mix_key, policy, batch, axis_name)
-        images = rows.zero_padding(images)
+        images, label = rows.zero_padding(images), rows.zero_padding(label)
         mixed, clean = _forward(
             _checked(apply_fn, params, images.shape[0], options),
             (interpolate_spatial(mix, images), mixed_key),
@@ -375,7 +375,7 @@ def _combine(
     """The total and its parts, from the outputs of both passes."""
     targets = smooth_targets(label, mixed.logits.shape[1], smoothing=options.label_smoothing)
     unmixed = (mix.weight == 1) | (mix.partner == jnp.arange(rows.size))
-    zero = jnp.zeros(())
+    zero = jnp.zeros((), jnp.float32)
     aux: dict[str, Any] = {
         "mixed_loss": rows.mean(options.label_values(mixed.logits, interpolate(mix, targets))),
         "clean_loss": zero,

@@ -219,7 +219,9 @@ def train_step(
         (_, aux), grads = grad(state.params, batch, loss_key)
         model_state, logs = _split_aux(aux, state.model_state)
     else:
-        mix = None if policy is None else draw_mix(policy, batch, loss_key)
+        mix = batch.pop("mix", None)
+        if mix is None and policy is not None:
+            mix = draw_mix(policy, batch, loss_key)
         parts = _parts(batch, mix, accumulate)
         grads, model_state, logs = _accumulate(state, parts, parts_key, make_loss)
 
@@ -328,16 +330,20 @@ def _accumulate(
         grad = jax.value_and_grad(make_loss(model_state), has_aux=True)
         (_, aux), new = grad(state.params, batch, jax.random.fold_in(key, index))
         model_state, logs = _split_aux(aux, model_state)
-        grads = jax.tree.map(lambda total, g: total + share * g, grads, new)
+        grads = jax.tree.map(lambda total, g: total + (share * g).astype(total.dtype), grads, new)
         return (grads, model_state), jax.tree.map(lambda x: share * x, logs)
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    # Sums of bfloat16 gradients would lose what the later parts add.
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), state.params
+    )
     # A loop body loses its threads on the CPU, so there the parts are written out one after the
     # other.
     unroll = jax.default_backend() == "cpu"
     (grads, model_state), logs = jax.lax.scan(
         body, (zeros, state.model_state), (jnp.arange(count), shares, parts), unroll=unroll
     )
+    grads = jax.tree.map(lambda total, x: total.astype(x.dtype), grads, state.params)
     return grads, model_state, jax.tree.map(lambda x: x.sum(0), logs)
 
 

@@ -11,6 +11,10 @@ from semjax import mixing
 from semjax.mixing import Mix, interpolate, interpolate_spatial
 
 OPERATORS = [interpolate, interpolate_spatial]
+# Compiled as a whole, where a test visits many shapes.
+fast_interpolate, fast_spatial = map(jax.jit, OPERATORS)
+fast_resample = jax.jit(mixing.area_resample, static_argnums=(1, 2))
+fast_rows = jax.jit(mixing.partner_rows)
 GRIDS = [(6, 4), (3, 2), (4, 3), (1, 1), (7, 5), (12, 8), (2, 11)]
 
 
@@ -46,20 +50,20 @@ def assert_close(found, expected):
 @pytest.mark.parametrize("groups", [1, 2])
 def test_interpolate_matches_a_loop_over_rows(groups, shape):
     mix, x = made_mix(groups=groups), made_array(4, *shape)
-    assert_close(interpolate(mix, x), reference.interpolate(mix.partner, mix.weight, x))
+    assert_close(fast_interpolate(mix, x), reference.interpolate(mix.partner, mix.weight, x))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_interpolate_spatial_matches_a_loop_over_cells(grid):
     mix, x = made_mix(grid=(6, 4)), made_array(4, *grid, 3)
     expected = reference.interpolate_spatial(mix.partner, mix.mask, x)
-    assert_close(interpolate_spatial(mix, x), expected)
+    assert_close(fast_spatial(mix, x), expected)
 
 
 def test_interpolate_spatial_stays_in_the_groups():
     mix, x = made_mix(grid=(6, 4), groups=2), made_array(4, 3, 3, 2)
     expected = reference.interpolate_spatial(mix.partner, mix.mask, x)
-    assert_close(interpolate_spatial(mix, x), expected)
+    assert_close(fast_spatial(mix, x), expected)
 
 
 @pytest.mark.parametrize("shape", [(3,), (5, 4, 3)])
@@ -77,7 +81,7 @@ def test_interpolate_does_not_look_at_the_mask():
 @pytest.mark.parametrize("grid", GRIDS)
 def test_resampling_matches_repeated_and_averaged_cells(grid):
     mask = made_mix(grid=(6, 4)).mask
-    found = mixing.area_resample(mask, *grid)
+    found = fast_resample(mask, *grid)
     assert found.shape == (4, *grid, 1)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, reference.area_resample(mask, *grid), atol=1e-6)
@@ -86,7 +90,7 @@ def test_resampling_matches_repeated_and_averaged_cells(grid):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_resampling_keeps_the_mean_of_every_mask(grid):
     mix = made_mix(grid=(6, 4))
-    means = np.asarray(mixing.area_resample(mix.mask, *grid), np.float64).mean((1, 2, 3))
+    means = np.asarray(fast_resample(mix.mask, *grid), np.float64).mean((1, 2, 3))
     np.testing.assert_allclose(means, mix.weight, rtol=0, atol=1e-6)
 
 
@@ -116,8 +120,8 @@ def test_constant_masks_of_ones_and_zeros_are_exact_on_grids_that_divide(grid):
     x = made_array(2, *grid, 3)
     ones = swapped([1, 1], np.ones((2, 4, 6, 1)))
     zeros = swapped([0, 0], np.zeros((2, 4, 6, 1)))
-    np.testing.assert_array_equal(interpolate_spatial(ones, x), x)
-    np.testing.assert_array_equal(interpolate_spatial(zeros, x), x[::-1])
+    np.testing.assert_array_equal(fast_spatial(ones, x), x)
+    np.testing.assert_array_equal(fast_spatial(zeros, x), x[::-1])
 
 
 def test_a_row_that_is_its_own_partner_is_left_as_it_is():
@@ -162,7 +166,7 @@ def test_one_partner_map_drives_images_labels_and_representations(groups):
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2, 3)])
 def test_partner_rows_gathers_whole_rows(shape, groups):
     mix, x = made_mix(8, groups=groups), made_array(8, *shape)
-    found = mixing.partner_rows(mix, x)
+    found = fast_rows(mix, x)
     np.testing.assert_array_equal(found, [x[j] for j in np.asarray(mix.partner)])
 
 

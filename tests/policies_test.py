@@ -17,6 +17,7 @@ from semjax.policies import cutmix, cutmix_mask, mixup
 FACTORIES = [mixup, cutmix]
 each_factory = pytest.mark.parametrize("factory", FACTORIES)
 MANY = 4_000
+sized_mask = jax.jit(cutmix_mask, static_argnames=("height", "width"))
 
 # Side, proportion asked for, centre, box, proportion after clipping.
 BOXES = [
@@ -68,7 +69,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize(("side", "weight", "centre", "box", "after"), BOXES)
 def test_boxes_worked_by_hand(side, weight, centre, box, after):
     centres = jnp.full((1, 2), centre)
-    mask = np.asarray(cutmix_mask(jnp.array([weight]), centres, height=side, width=side))
+    mask = np.asarray(sized_mask(jnp.array([weight]), centres, height=side, width=side))
     expected = np.ones((1, side, side, 1), np.float32)
     expected[:, slice(*box), slice(*box)] = 0
     np.testing.assert_array_equal(mask, expected)
@@ -83,7 +84,7 @@ def test_boxes_of_images_that_are_not_square(height, width):
     proportions = np.float32([0.03, 0.33, 0.61, 0.87])
     corners = itertools.product([0, height // 2, height - 1], [0, width // 2, width - 1])
     weight, centre = zip(*itertools.product(proportions, corners), strict=True)
-    found = cutmix_mask(jnp.array(weight), jnp.array(centre), height=height, width=width)
+    found = sized_mask(jnp.array(weight), jnp.array(centre), height=height, width=width)
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, reference.cutmix_mask(weight, centre, height, width))
 
@@ -200,6 +201,11 @@ def test_a_pair_shares_a_draw(padded, groups, factory):
     assert distinct(values[0][real]) == len(pairs)
     for value in values:
         np.testing.assert_array_equal(value, value[other])
+
+
+def uncorrected(factory, **options):
+    """A policy whose weight is below 1 just where the row is mixed, whatever the box."""
+    return factory(**options, **({"correction": False} if factory is cutmix else {}))
 
 
 @each_factory
