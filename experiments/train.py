@@ -1,7 +1,7 @@
 """Trains a model: `python -m experiments.train --flagfile=digits.flags`.
 
-Read it from `run` downwards: check, load, build, resume, train, report. The same command again
-resumes the run; a finished run says so.
+The same command again resumes the run; a finished run says so. Flag files are found by name in
+experiments/flags, and every flag below can follow one.
 
 Exit codes: 0 finished; 1 the run failed; 2 the command, the data or the run directory is not right,
 and nothing was changed; 130 interrupted, the same command resumes.
@@ -70,6 +70,8 @@ class Plan:
 
 def run(config: Config) -> dict[str, Any]:
     """Trains up to the last step, from the newest checkpoint if there is one.
+
+    The whole story stands here: check, load, build, resume, train, report.
 
     Args:
       config: what the run is.

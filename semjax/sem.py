@@ -200,7 +200,7 @@ def make_sem_loss(
     )
 
     def sem_loss(
-        params: Any, batch: Mapping[str, Any], rng: jax.Array, /
+        params: Any, batch: Mapping[str, Any], rng: jax.Array
     ) -> tuple[jax.Array, dict[str, Any]]:
         images, label = _check_batch(batch)
         rows = Rows(images.shape[0], batch.get("valid"), axis_name)
