@@ -83,7 +83,9 @@ def mix_of(
     if policy is None:
         if batch.get("mix") is not None:
             raise ValueError("batch['mix'] was given to a loss that mixes nothing (policy=None)")
-        return Mix(jnp.arange(size, dtype=jnp.int32), jnp.ones(size, jnp.float32))
+        # Each row a group of its own: nothing has to be fetched from anywhere.
+        rows = jnp.arange(size, dtype=jnp.int32)
+        return Mix(rows, jnp.ones(size, jnp.float32), groups=size)
     if "mix" in batch:
         mix = batch["mix"]
         if not isinstance(mix, Mix):

@@ -185,9 +185,12 @@ def _distances(
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    return (_unit(a) * _unit(b)).sum(-1)
+
+
+def _unit(x: jax.Array) -> jax.Array:
     # The floor keeps the value and its gradient finite where a ReLU left a cell all zero.
-    squares = jnp.square(a).sum(-1) * jnp.square(b).sum(-1)
-    return (a * b).sum(-1) * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-12))
 
 
 def _scale(target: jax.Array, rows: Rows) -> jax.Array:

@@ -184,6 +184,10 @@ def make_sem_loss(
       The public text gives neither norm, layer, weight nor stop-gradient: those options and their
       defaults are ours. Pinto et al. 2022, RegMixup (arXiv:2206.14502), for the clean term.
     """
+    if not (policy is None or callable(policy)):
+        raise TypeError(
+            f"policy must be a function such as semjax.mixup(), or None; found {policy!r}"
+        )
     options = _Options(
         mixes=policy is not None,
         sem_weight=sem_weight,
@@ -207,9 +211,11 @@ def make_sem_loss(
         mix_key, mixed_key, clean_key = streams(rng)
         mix = mix_of(mix_key, policy, batch, axis_name)
         images, label = rows.zero_padding(images), rows.zero_padding(label)
+        # Without a policy not even an identity is applied: it would gather every row for nothing.
+        mixed_images = interpolate_spatial(mix, images) if options.mixes else images
         mixed, clean = _forward(
-            _checked(apply_fn, params, images.shape[0], options),
-            (interpolate_spatial(mix, images), mixed_key),
+            _checked(apply_fn, params, options),
+            (mixed_images, mixed_key),
             (images, clean_key),
             options,
         )
@@ -247,6 +253,10 @@ class _Options:
             _check_choice(name, getattr(self, name), allowed)
         for name in ("sem_weight", "clean_weight"):
             value = getattr(self, name)
+            if value is None or isinstance(value, str):
+                raise TypeError(
+                    f"{name} must be a number, an array or a function of the step; found {value!r}"
+                )
             if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be finite and at least 0; found {value!r}")
         if self.schedule is not None and not self.has_gap:
@@ -315,7 +325,7 @@ def _check_batch(batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
 
 
 def _checked(
-    apply_fn: ApplyFn, params: Any, size: int, options: _Options
+    apply_fn: ApplyFn, params: Any, options: _Options
 ) -> Callable[[jax.Array, jax.Array], Outputs]:
     """The forward pass with its outputs checked, and its random numbers drawn per shard."""
 

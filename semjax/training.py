@@ -190,7 +190,8 @@ def train_step(
       policy: the policy of the loss; needed when accumulate > 1 and the loss mixes.
 
     Returns:
-      The new state, and a dict of f32[]: the loss's parts, grad_norm, and skipped (0 or 1).
+      The new state, and a dict of f32[], the loss's parts and grad_norm, with skipped i32[] (0 or
+      1).
 
     Raises:
       ValueError: accumulate that does not divide the batch or the policy's groups, or a loss whose
@@ -287,11 +288,12 @@ def _split_aux(aux: Mapping[str, Any], model_state: Any) -> tuple[Any, dict[str,
 def _parts(batch: Batch, mix: Mix | None, parts: int) -> Batch:
     """The batch as [A, B / A, ...]: part k takes the k-th of every A groups of rows.
 
-    Interleaved, not cut in A runs: on a batch sharded over devices every part is then spread over
-    all of them, and no row moves.
+    Interleaved, not cut in A runs: on a sharded batch every part is then spread over all devices,
+    and no row moves when the groups are a multiple of A times the devices.
     """
     size = batch["image"].shape[0]
-    groups = parts if mix is None else mix.groups
+    # Where nothing is mixed every row is a group of its own, and may go to any part.
+    groups = size if mix is None else mix.groups
     if parts < 1 or groups % parts or size % groups:
         raise ValueError(
             f"accumulate={parts} must divide the policy's groups, and these the batch, so that "
@@ -302,7 +304,7 @@ def _parts(batch: Batch, mix: Mix | None, parts: int) -> Batch:
         x = x.reshape(groups // parts, parts, size // groups, *x.shape[1:])
         return jnp.moveaxis(x, 1, 0).reshape(parts, size // parts, *x.shape[3:])
 
-    rest = {name: split(x) for name, x in batch.items() if name != "step"}
+    rest = {name: split(x) for name, x in batch.items() if name != "step" and x is not None}
     if mix is None:
         return {**rest, "mix": jnp.zeros((parts, 0))}
     rows = jnp.arange(size, dtype=jnp.int32)
