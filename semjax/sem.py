@@ -163,8 +163,9 @@ def make_sem_loss(
 
     Raises:
       ValueError: an option out of range or at odds with another; when called, a batch whose keys or
-        shapes do not fit. TypeError: images or labels of a wrong dtype, or an apply_fn that does
-        not return Outputs.
+        shapes do not fit.
+      TypeError: a policy or a weight that is none; when called, images or labels of a wrong dtype,
+        or an apply_fn that does not return Outputs.
 
     Example:
       >>> import jax, jax.numpy as jnp, semjax
