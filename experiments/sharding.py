@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from semjax.mixing import Mix
-from semjax.policies import Policy
+from semjax.policies.common import Policy
 
 
 def make_mesh() -> Mesh:

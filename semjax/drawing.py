@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from semjax.mixing import Mix, check_mix
-from semjax.policies import Policy
+from semjax.policies.common import Policy
 
 
 def draw_mix(policy: Policy, batch: Mapping[str, Any], rng: jax.Array) -> Mix:

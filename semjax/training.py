@@ -16,7 +16,7 @@ import optax
 from semjax import metrics
 from semjax.drawing import draw_mix
 from semjax.mixing import Mix
-from semjax.policies import Policy
+from semjax.policies.common import Policy
 from semjax.sem import SemLoss
 
 Batch = Mapping[str, Any]
