@@ -15,35 +15,76 @@
 
 from semjax import augment, drawing, losses, metrics, mixing, pairing, policies, sem, training
 from semjax.drawing import draw_mix
+from semjax.hidden import interceptor
 from semjax.losses import gap
-from semjax.mixing import Mix, interpolate, interpolate_spatial
-from semjax.pairing import pair
-from semjax.policies import Policy, cutmix, mixup
-from semjax.sem import Outputs, make_sem_loss
+from semjax.mixing import Mix, interpolate, interpolate_spatial, interpolate_tree
+from semjax.outputs import Outputs
+from semjax.pairing import near_label, pair
+from semjax.policies import (
+    Policy,
+    alignmix,
+    at_layers,
+    attentive_cutmix,
+    choose,
+    cutmix,
+    fmix,
+    gridmix,
+    lisa,
+    manifold_mixup,
+    mixup,
+    noisy_feature_mixup,
+    puzzlemix,
+    resizemix,
+    saliencymix,
+    scheduled,
+    smoothmix,
+    with_noise,
+)
+from semjax.probing import ModelProbe
+from semjax.sem import make_sem_loss
 from semjax.training import TrainState, eval_step, train_step
 
 __all__ = [
     "Mix",
+    "ModelProbe",
     "Outputs",
     "Policy",
     "TrainState",
+    "alignmix",
+    "at_layers",
+    "attentive_cutmix",
     "augment",
+    "choose",
     "cutmix",
     "draw_mix",
     "drawing",
     "eval_step",
+    "fmix",
     "gap",
+    "gridmix",
+    "interceptor",
     "interpolate",
     "interpolate_spatial",
+    "interpolate_tree",
+    "lisa",
     "losses",
     "make_sem_loss",
+    "manifold_mixup",
     "metrics",
     "mixing",
     "mixup",
+    "near_label",
+    "noisy_feature_mixup",
     "pair",
     "pairing",
     "policies",
+    "puzzlemix",
+    "resizemix",
+    "saliencymix",
+    "scheduled",
     "sem",
+    "smoothmix",
     "train_step",
     "training",
+    "with_noise",
 ]

@@ -189,11 +189,12 @@ def apply_augmix(draw: AugmixDraw, images: ArrayLike) -> jax.Array:
       ValueError: images of another shape, or of another number than the draw.
 
     Example:
-      >>> import jax, jax.numpy as jnp
+      >>> import dataclasses, jax, jax.numpy as jnp
       >>> from semjax.augmix import apply_augmix, draw_augmix
-      >>> white = jnp.ones((2, 4, 4, 1))
-      >>> float(apply_augmix(draw_augmix(jax.random.key(0), 2), white).max())
-      1.0
+      >>> draw = draw_augmix(jax.random.key(0), 1)
+      >>> draw = dataclasses.replace(draw, mix_weight=jnp.zeros(1))
+      >>> apply_augmix(draw, jnp.array([0.1, 0.2]).reshape(1, 1, 2, 1)).ravel()
+      Array([0.1, 0.2], dtype=float32)
 
     References:
       Hendrycks et al. 2020, AugMix (arXiv:1912.02781), algorithm 1.
@@ -206,15 +207,13 @@ def apply_augmix(draw: AugmixDraw, images: ArrayLike) -> jax.Array:
     chains = jnp.broadcast_to(to_uint8(images)[:, None], (batch, width, *pixels))
     chains = chains.reshape(batch * width, *pixels)
 
-    def step(
-        chains: jax.Array, drawn: tuple[jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, None]:
-        op, level, on = drawn
-        return jnp.where(on[:, None, None, None], apply_ops(chains, op, level), chains), None
-
     on = jnp.arange(longest, dtype=jnp.int32)[None, None] < draw.depth[:, :, None]
-    steps = tuple(x.reshape(batch * width, longest).T for x in (draw.op, draw.level, on))
-    chains, _ = jax.lax.scan(step, chains, steps)
+    steps = jnp.where(on, draw.op, len(OPS)), draw.level  # no op of that number: the identity
+    chains, _ = jax.lax.scan(
+        lambda x, drawn: (apply_ops(x, *drawn), None),
+        chains,
+        tuple(x.reshape(batch * width, longest).T for x in steps),
+    )
     weighted = draw.chain_weight[:, :, None, None, None] * to_unit(chains).reshape(
         batch, width, *pixels
     )
@@ -302,11 +301,13 @@ def apply_ops(images: ArrayLike, op: ArrayLike, level: ArrayLike) -> jax.Array:
     op = _checked_magnitude("op", op, batch, np.integer)
     level = _checked_magnitude("level", level, batch, np.floating).astype(jnp.float32)
     strength = jnp.abs(level)
+    # One product each: a compiler may rearrange a product and a quotient, and round otherwise.
+    counts = _histograms(images)
     tables = {
-        "autocontrast": _autocontrast_tables(images),
-        "equalize": _equalize_tables(images),
-        "posterize": _posterize_tables(4 - _truncated(strength * 4 / 10)),
-        "solarize": _solarize_tables(256 - _truncated(strength * 256 / 10)),
+        "autocontrast": _autocontrast_tables(counts),
+        "equalize": _equalize_tables(counts),
+        "posterize": _posterize_tables(4 - _truncated(strength * 0.4)),
+        "solarize": _solarize_tables(256 - _truncated(strength * 25.6)),
     }
     table = jnp.broadcast_to(_identity_table(), (batch, channels, 256))
     for name, candidate in tables.items():
@@ -318,13 +319,14 @@ def apply_ops(images: ArrayLike, op: ArrayLike, level: ArrayLike) -> jax.Array:
 
     affine = _affine(
         (height, width),
-        degrees=magnitude("rotate", jnp.trunc(level * 30 / 10)),
-        shear_x=magnitude("shear_x", level * 0.3 / 10),
-        shear_y=magnitude("shear_y", level * 0.3 / 10),
-        right=magnitude("translate_x", jnp.trunc(level * (width / 3) / 10)),
-        down=magnitude("translate_y", jnp.trunc(level * (height / 3) / 10)),
+        degrees=magnitude("rotate", jnp.trunc(level * 3)),
+        shear_x=magnitude("shear_x", level * 0.03),
+        shear_y=magnitude("shear_y", level * 0.03),
+        right=magnitude("translate_x", jnp.trunc(level * (width / 30))),
+        down=magnitude("translate_y", jnp.trunc(level * (height / 30))),
     )
-    return _warp(_look_up(images, table), affine)
+    # In this order: a lookup fused into the warp would be made for each of the four corners.
+    return _look_up(_warp(images, affine), table)
 
 
 def autocontrast(images: ArrayLike) -> jax.Array:
@@ -352,7 +354,7 @@ def autocontrast(images: ArrayLike) -> jax.Array:
       Array([  0,  25, 255], dtype=uint8)
     """
     images = _checked_bytes(images)
-    return _look_up(images, _autocontrast_tables(images))
+    return _look_up(images, _autocontrast_tables(_histograms(images)))
 
 
 def equalize(images: ArrayLike) -> jax.Array:
@@ -380,7 +382,7 @@ def equalize(images: ArrayLike) -> jax.Array:
       (127, 255)
     """
     images = _checked_bytes(images)
-    return _look_up(images, _equalize_tables(images))
+    return _look_up(images, _equalize_tables(_histograms(images)))
 
 
 def posterize(images: ArrayLike, bits: ArrayLike) -> jax.Array:
@@ -454,7 +456,8 @@ def rotate(images: ArrayLike, degrees: ArrayLike) -> jax.Array:
     Example:
       >>> import jax.numpy as jnp
       >>> from semjax.augmix import rotate
-      >>> rotate(jnp.array([[1, 2], [3, 4]], jnp.uint8)[None, :, :, None], jnp.array([90]))[0, ..., 0]
+      >>> image = jnp.array([[1, 2], [3, 4]], jnp.uint8)[None, ..., None]
+      >>> rotate(image, jnp.array([90]))[0, ..., 0]
       Array([[2, 4],
              [1, 3]], dtype=uint8)
     """
@@ -485,7 +488,7 @@ def shear_x(images: ArrayLike, factor: ArrayLike) -> jax.Array:
       >>> image = jnp.full((1, 2, 4, 1), 100, jnp.uint8)
       >>> shear_x(image, jnp.array([1.0]))[0, ..., 0]
       Array([[100, 100, 100,   0],
-             [100, 100, 100,   0]], dtype=uint8)
+             [100, 100,   0,   0]], dtype=uint8)
     """
     images = _checked_bytes(images)
     factor = _checked_magnitude("factor", factor, images.shape[0], np.number)
@@ -630,21 +633,27 @@ def _identity_table() -> jax.Array:
     return jnp.arange(256, dtype=jnp.int32)[None, None]
 
 
-def _autocontrast_tables(images: jax.Array) -> jax.Array:
-    low = images.min((1, 2)).astype(jnp.int32)[:, :, None]
-    span = images.max((1, 2)).astype(jnp.int32)[:, :, None] - low
+def _autocontrast_tables(counts: jax.Array) -> jax.Array:
+    """The tables of images with these histograms."""
     value = _identity_table()
-    stretched = jnp.clip((value - low) * 255 // jnp.maximum(span, 1), 0, 255)
-    return jnp.where(span > 0, stretched, value)
+    low = jnp.where(counts > 0, value, 255).min(2, keepdims=True)
+    span = jnp.where(counts > 0, value, 0).max(2, keepdims=True) - low
+    stretched = _quotient((value - low) * 255, span)
+    return jnp.where(span > 0, jnp.clip(stretched, 0, 255), value)
 
 
-def _equalize_tables(images: jax.Array) -> jax.Array:
-    counts = _histograms(images)
+def _equalize_tables(counts: jax.Array) -> jax.Array:
+    """The tables of images with these histograms."""
     below = jnp.cumsum(counts, axis=2, dtype=jnp.int32) - counts
     # The pixels below the largest value are the last count that changed.
-    step = (jnp.where(counts > 0, below, 0).max(2) // 255)[:, :, None]
-    spread = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
-    return jnp.where(step > 0, spread, _identity_table())
+    step = jnp.where(counts > 0, below, 0).max(2, keepdims=True) // 255
+    spread = _quotient(step // 2 + below, step)
+    return jnp.where(step > 0, jnp.minimum(spread, 255), _identity_table())
+
+
+def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The quotient, exact where a is not negative; where b is 0 it is a, not an error."""
+    return jax.lax.div(a, jnp.broadcast_to(jnp.maximum(b, 1), a.shape))
 
 
 def _histograms(images: jax.Array) -> jax.Array:

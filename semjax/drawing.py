@@ -2,24 +2,72 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from semjax.mixing import Mix, check_mix
+from semjax.outputs import ApplyFn
 from semjax.policies.common import Policy
+from semjax.probing import ModelProbe, Probe
 
 
-def draw_mix(policy: Policy, batch: Mapping[str, Any], rng: jax.Array) -> Mix:
+class Streams(NamedTuple):
+    """The keys of a loss, one for each use.
+
+    Example:
+      >>> import jax
+      >>> from semjax.drawing import Streams, streams
+      >>> isinstance(streams(jax.random.key(0)), Streams)
+      True
+    """
+
+    mix: jax.Array
+    mixed: jax.Array
+    clean: jax.Array
+    probe: jax.Array
+    views: jax.Array
+
+
+def streams(rng: jax.Array) -> Streams:
+    """Splits the key of a loss into those of the mix, the passes and the probe.
+
+    Always as many, so that no option of the loss changes what another one draws.
+
+    Args:
+      rng: a typed key or a legacy PRNGKey, consumed.
+
+    Returns:
+      The keys by name.
+
+    Example:
+      >>> import jax
+      >>> from semjax.drawing import streams
+      >>> len(streams(jax.random.key(0)))
+      5
+    """
+    return Streams(*jax.random.split(rng, len(Streams._fields)))
+
+
+def draw_mix(
+    policy: Policy,
+    batch: Mapping[str, Any],
+    rng: jax.Array,
+    *,
+    apply_fn: ApplyFn | None = None,
+    params: Any = None,
+) -> Mix:
     """Draws the mix that `sem_loss(params, batch, rng)` draws.
 
     To look at it, or to draw it once for many calls.
 
     Args:
       policy: the policy of the loss.
-      batch: as for the loss; pixels are not looked at.
+      batch: as for the loss; pixels are looked at only by policies that look at the model.
       rng: as for the loss; consumed.
+      apply_fn: the model, for policies that look at it.
+      params: its parameters.
 
     Returns:
       The Mix of the batch, which `batch["mix"]` hands to a loss.
@@ -31,31 +79,19 @@ def draw_mix(policy: Policy, batch: Mapping[str, Any], rng: jax.Array) -> Mix:
       >>> draw_mix(semjax.mixup(), batch, jax.random.key(0)).weight.shape
       (4,)
     """
-    return policy(streams(rng)[0], batch)
-
-
-def streams(rng: jax.Array) -> jax.Array:
-    """Splits the key of a loss into those of the mix, the mixed pass and the clean pass.
-
-    Three, whatever the options of the loss, so that no option changes what another one draws.
-
-    Args:
-      rng: a typed key or a legacy PRNGKey, consumed.
-
-    Returns:
-      Three keys.
-
-    Example:
-      >>> import jax
-      >>> from semjax.drawing import streams
-      >>> len(streams(jax.random.key(0)))
-      3
-    """
-    return jax.random.split(rng, 3)
+    keys = streams(rng)
+    probe = None
+    if apply_fn is not None:
+        probe = ModelProbe(apply_fn, params, batch, keys.probe)
+    return policy(keys.mix, batch, probe)
 
 
 def mix_of(
-    key: jax.Array, policy: Policy | None, batch: Mapping[str, Any], axis_name: str | None
+    key: jax.Array,
+    policy: Policy | None,
+    batch: Mapping[str, Any],
+    axis_name: str | None,
+    probe: Probe | None,
 ) -> Mix:
     """The mix of the rows at hand; on a shard, its part of the mix of the global batch.
 
@@ -64,6 +100,7 @@ def mix_of(
       policy: draws the mix; None leaves every row as it is.
       batch: `image` [B, ...], and what else the policy looks at; a `mix` in it is taken as it is.
       axis_name: the axis the batch is sharded over inside pmap or shard_map, or None.
+      probe: for policies that look at the model; it answers for the global batch.
 
     Returns:
       The Mix of the B rows.
@@ -76,7 +113,7 @@ def mix_of(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from semjax.drawing import mix_of
-      >>> mix_of(jax.random.key(0), None, {"image": jnp.zeros((2, 4))}, None).partner.tolist()
+      >>> mix_of(jax.random.key(0), None, {"image": jnp.zeros((2, 4))}, None, None).partner.tolist()
       [0, 1]
     """
     size = batch["image"].shape[0]
@@ -94,9 +131,9 @@ def mix_of(
                 "hand the loss's policy to train_step too"
             )
     elif axis_name is None:
-        mix = policy(key, batch)
+        mix = policy(key, batch, probe)
     else:
-        mix = _shard_mix(policy(key, _global_batch(batch, axis_name)), size, axis_name)
+        mix = _shard_mix(policy(key, _global_batch(batch, axis_name), probe), size, axis_name)
     check_mix(mix, size)
     return mix
 
@@ -105,9 +142,11 @@ def _global_batch(batch: Mapping[str, Any], axis_name: str) -> dict[str, Any]:
     """What a policy may look at, for all shards: every entry but the pixels, which stay a shape."""
     image = batch["image"]
     shards = jax.lax.axis_size(axis_name)
-    rest = {name: batch[name] for name in ("label", "valid") if name in batch}
+    rest = {name: batch[name] for name in ("label", "valid", "group") if name in batch}
     gathered: dict[str, Any] = jax.lax.all_gather(rest, axis_name, tiled=True)
     shape = (shards * image.shape[0], *image.shape[1:])
+    if "step" in batch:
+        gathered["step"] = batch["step"]
     return {**gathered, "image": jax.ShapeDtypeStruct(shape, image.dtype)}
 
 

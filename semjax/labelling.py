@@ -167,13 +167,13 @@ def _energy(
     return own + across + (vertical * jnp.diff(value, axis=1) ** 2).sum((1, 2))
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
+@jax.jit
 def _label_grid(
     unary: jax.Array,
     horizontal: jax.Array,
     vertical: jax.Array,
     values: jax.Array,
-    iterations: int,
+    iterations: ArrayLike,
 ) -> jax.Array:
     count = unary.shape[3]
     energy = functools.partial(

@@ -1,6 +1,6 @@
 """Losses against soft targets, and the gap between representations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import jax
@@ -63,10 +63,31 @@ def soft_binary_cross_entropy(logits: ArrayLike, targets: ArrayLike) -> jax.Arra
     return -(t * jax.nn.log_sigmoid(z) + (1 - t) * jax.nn.log_sigmoid(-z)).mean(-1)
 
 
-LabelLoss = Literal["ce", "bce"]
+def squared_error(prediction: ArrayLike, targets: ArrayLike) -> jax.Array:
+    """Squared error of a regression, the mean over the D outputs, in float32.
+
+    Args:
+      prediction: [B, D].
+      targets: [B, D].
+
+    Returns:
+      f32[B].
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.losses import squared_error
+      >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.zeros((1, 2)))
+      Array([5.], dtype=float32)
+    """
+    difference = jnp.asarray(prediction, jnp.float32) - jnp.asarray(targets, jnp.float32)
+    return jnp.square(difference).mean(-1)
+
+
+LabelLoss = Literal["ce", "bce", "mse"]
 LABEL_LOSSES: dict[str, LabelLossFn] = {
     "ce": soft_cross_entropy,
     "bce": soft_binary_cross_entropy,
+    "mse": squared_error,
 }
 
 
@@ -199,3 +220,37 @@ def _scale(target: jax.Array, rows: Rows) -> jax.Array:
     centred = target - rows.global_mean(target)[None]
     variance = rows.global_mean(jnp.square(centred)).mean()
     return jnp.where(rows.count > 1, variance + 1e-6, 1.0)
+
+
+def jensen_shannon(logits: Sequence[ArrayLike]) -> jax.Array:
+    """The Jensen-Shannon divergence of several predictions of the same rows, in float32 and nats.
+
+    (1 / V) sum_k KL(p_k || M),  M = mean of the p_k, clipped to [1e-7, 1]
+
+    Args:
+      logits: V arrays [B, K].
+
+    Returns:
+      f32[B], at least 0 and at most log V (but for the clip).
+
+    Raises:
+      ValueError: fewer than two predictions.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.losses import jensen_shannon
+      >>> alike = jnp.array([[1.0, 2.0]])
+      >>> float(jensen_shannon([alike, alike + 3])[0])
+      0.0
+
+    References:
+      Hendrycks et al. 2020, AugMix (arXiv:1912.02781), eq. 3; their term is 12 times its mean.
+    """
+    if len(logits) < 2:
+        raise ValueError(f"a divergence needs at least two predictions; found {len(logits)}")
+    log_p = jax.nn.log_softmax(jnp.stack([jnp.asarray(z, jnp.float32) for z in logits]))
+    p = jnp.exp(log_p)
+    log_mean = jnp.log(jnp.clip(p.mean(0), 1e-7, 1.0))
+    # A class of probability 0 adds nothing, though its logarithm may be -inf.
+    terms = jnp.where(p > 0, p * (log_p - log_mean[None]), 0.0)
+    return terms.sum(-1).mean(0)

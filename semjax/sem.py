@@ -1,8 +1,10 @@
 """The method: semantic equivariance as one loss, whatever the model, the mix and the framework.
 
     total = mixed + clean_weight * clean + sem_weight * gap(encode(mix(x)), mix(encode(x)))
+            + consistency_weight * JSD(clean, views)
 
-ERM, mixup, CutMix, RegMixup and semantic equivariant mixup are settings of this one function.
+ERM, mixup, CutMix, RegMixup, AugMix and semantic equivariant mixup are settings of this one
+function.
 """
 
 import dataclasses
@@ -15,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from semjax import metrics
 from semjax.drawing import mix_of, streams
+from semjax.hidden import MixingHook, input_mix, run_model
 from semjax.losses import (
     DISTANCES,
     LABEL_LOSSES,
@@ -25,11 +27,14 @@ from semjax.losses import (
     LabelLoss,
     LabelLossFn,
     gap,
-    smooth_targets,
+    jensen_shannon,
 )
-from semjax.mixing import Mix, interpolate, interpolate_spatial
+from semjax.mixing import Mix, interpolate, interpolate_spatial, unmixed
+from semjax.outputs import ApplyFn, Hidden, Outputs
 from semjax.policies import Policy, mixup
+from semjax.probing import ModelProbe
 from semjax.rows import Rows
+from semjax.targets import as_targets, hits, label_values, mixed_values
 
 StopGradient = Literal["none", "clean", "mixed"]
 STOP_GRADIENTS: tuple[str, ...] = get_args(StopGradient)
@@ -41,35 +46,6 @@ Reduction = Literal["sum", "mean"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 DEFAULT_POLICY = mixup(alpha=1.0)
 Weight = float | jax.Array | Callable[[jax.Array], ArrayLike]
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """What a model's forward pass hands to the loss.
-
-    Attributes:
-      logits: [B, K].
-      representation: [B, D] (pooled) or [B, h, w, D] (a feature map), or None where no gap is asked
-        for.
-      model_state: any pytree of new mutable state (BatchNorm statistics), or None.
-
-    Example:
-      >>> import jax.numpy as jnp, semjax
-      >>> semjax.Outputs(logits=jnp.zeros((2, 10))).representation is None
-      True
-    """
-
-    logits: jax.Array
-    representation: jax.Array | None = None
-    model_state: Any = None
-
-
-class ApplyFn(Protocol):
-    """Any framework's forward pass in training mode, as a function."""
-
-    def __call__(self, params: Any, images: jax.Array, rng: jax.Array, /) -> Outputs:
-        """Runs the model on [B, ...] images; rng is for dropout and its like."""
 
 
 class SemLoss(Protocol):
@@ -90,6 +66,7 @@ def make_sem_loss(
     distance: Distance | DistanceFn = "mse",
     stop_gradient: StopGradient = "none",
     clean_weight: Weight = 0.0,
+    consistency_weight: Weight = 0.0,
     reduction: Reduction = "sum",
     label_loss: LabelLoss | LabelLossFn = "ce",
     label_smoothing: float = 0.0,
@@ -100,19 +77,24 @@ def make_sem_loss(
     """Makes the semantic-equivariant mixup loss of a model.
 
     total = mixed + clean_weight * clean + sem_weight * gap(encode(mix(x)), mix(encode(x)))
+            + consistency_weight * JSD(clean, views)
 
-    | method | options |
-    |---|---|
-    | ERM | policy=None, sem_weight=0 |
-    | mixup, CutMix | policy=mixup() or cutmix(), sem_weight=0 |
-    | RegMixup | policy=mixup(alpha=10), sem_weight=0, clean_weight=1 |
-    | sem on any of them | sem_weight > 0 |
+    | method | options | rows forwarded |
+    |---|---|---|
+    | ERM | policy=None, sem_weight=0 | B |
+    | mixup, CutMix, ... | policy=mixup() or cutmix(), ..., sem_weight=0 | B |
+    | RegMixup | policy=mixup(alpha=10), sem_weight=0, clean_weight=1 | 2 B |
+    | AugMix | policy=None, sem_weight=0, consistency_weight=12, two views in the batch | 3 B |
+    | UMIX | policy=mixup(), sem_weight=0, `sample_weight` in the batch | B |
+    | sem on mixup, CutMix, RegMixup, UMIX | sem_weight > 0 | 2 B |
+    | sem and AugMix | policy=mixup(), sem_weight > 0, consistency_weight=12 | 4 B |
 
     (The RegMixup authors' code is reduction="mean", their paper's formula "sum".)
 
-    Rows forwarded: B for the mixed batch, and B more once a gap or a clean term is asked for: the
-    partner's representation is the clean one, reordered. A Python weight of 0 takes its term out of
-    the program; then the gradients are those of the plain method, to the last bit.
+    The clean rows are forwarded once, whatever asks for them: the partner's representation is the
+    clean one, reordered. A policy that looks at the model adds its own passes (see
+    `semjax.ModelProbe`). A Python weight of 0 takes its term out of the program; then the gradients
+    are those of the plain method, to the last bit.
 
     Guarantees: the mix depends on rng, the batch's shapes and the policy alone, never on the other
     options. Weights, labels, gaps and reductions are float32 whatever the model computes in. Rows
@@ -121,7 +103,8 @@ def make_sem_loss(
 
     Args:
       apply_fn: `apply_fn(params, images, rng) -> Outputs`, any framework's forward pass in training
-        mode.
+        mode. With a parameter named `hidden` it is handed a hook, to be called as
+        `x = hidden(layer, x)` where a policy may mix hidden layers (see `semjax.at_layers`).
       policy: draws the mix, `semjax.mixup(alpha=1.0)` by default; None trains on the rows
         as they are.
       sem_weight: weight of the gap; a number of at least 0, an array, or a function of the step.
@@ -129,13 +112,15 @@ def make_sem_loss(
       distance: see `gap`.
       stop_gradient: the side of the gap held constant: "none", "clean" (the target) or "mixed".
       clean_weight: weight of the label loss on the clean rows; as sem_weight, a schedule too.
+      consistency_weight: weight of the Jensen-Shannon divergence between the predictions on the
+        clean rows and on each of `batch["views"]`; as sem_weight, a schedule too.
       reduction: of the two label losses: "sum" as in the formula, or "mean", which divides
         mixed + clean_weight * clean by 1 + clean_weight (one mean over the 2B rows).
-      label_loss: "ce" (softmax), "bce" (sigmoid, the mean over classes) or a function
-        `f(logits, targets) -> f32[B]`.
+      label_loss: "ce" (softmax), "bce" (sigmoid, the mean over classes), "mse" (a regression, whose
+        labels are numbers) or a function `f(logits, targets) -> f32[B]`.
       label_smoothing: s in [0, 1], see `smooth_targets`.
-      passes: "separate", two forward passes of B rows, or "joint", one of 2B rows (mixed first).
-        They differ where rows of a batch see each other, as in BatchNorm.
+      passes: "separate", forward passes of B rows each, or "joint", one of all rows (mixed first,
+        then clean, then views). They differ where rows of a batch see each other, as in BatchNorm.
       state_from: the pass whose `model_state` is returned: "mixed", "clean", or "both", the mean of
         the two. A joint pass has one state only.
       axis_name: the axis the batch is sharded over inside pmap or shard_map, where `batch` is the
@@ -145,15 +130,24 @@ def make_sem_loss(
         check_vma=True, and `pmean(grad(loss))` with check_vma=False and under pmap.
 
     Returns:
-      `sem_loss(params, batch, rng) -> (loss f32[], aux)`. `batch` holds `image` (floating
-      [B, ...]) and `label` (i32[B] or f32[B, K]); optionally `valid` (bool[B]), `step` (i32[],
-      needed by schedules), and `mix`, a Mix drawn beforehand that replaces the policy's draw. rng
-      is a typed key or a legacy PRNGKey. `aux` is a dict of f32[], 0 where the term is not part of
-      the program, and of the state:
+      `sem_loss(params, batch, rng) -> (loss f32[], aux)`. rng is a typed key or a legacy PRNGKey.
+
+      | batch | |
+      |---|---|
+      | image | floating [B, ...], or a tree of such inputs, all mixed by the one mix |
+      | label | see `semjax.targets.as_targets`: class ids, soft, dense maps, numbers |
+      | valid | optional bool[B], False for padding |
+      | step | optional i32[], needed by schedules |
+      | group | optional i32[B], needed by pairings that look at it |
+      | sample_weight | optional f32[B], weights of the rows' labels in both label losses |
+      | views | [B, V, ...], augmented copies, needed by consistency_weight |
+      | mix | optional Mix drawn beforehand, instead of the policy's draw |
+
+      `aux` is a dict of f32[], 0 where the term is not part of the program, and of the state:
 
       | key | meaning |
       |---|---|
-      | loss, mixed_loss, clean_loss, gap | the total and its terms, unweighted |
+      | loss, mixed_loss, clean_loss, gap, consistency | the total and its terms, unweighted |
       | normalised_gap | the gap as normalised_mse, whatever the distance: scale-free |
       | accuracy | on the mixed rows: weight of the predicted class in the mixed label |
       | clean_accuracy | on the clean rows |
@@ -183,7 +177,9 @@ def make_sem_loss(
     References:
       Han et al. 2023, Semantic Equivariant Mixup (arXiv:2308.06451), for the regulariser's idea.
       The public text gives neither norm, layer, weight nor stop-gradient: those options and their
-      defaults are ours. Pinto et al. 2022, RegMixup (arXiv:2206.14502), for the clean term.
+      defaults are ours. Pinto et al. 2022, RegMixup (arXiv:2206.14502), for the clean term;
+      Hendrycks et al. 2020, AugMix (arXiv:1912.02781), for the consistency; Han et al. 2022, UMIX
+      (arXiv:2209.08928), for sample weights.
     """
     if not (policy is None or callable(policy)):
         raise TypeError(
@@ -196,6 +192,7 @@ def make_sem_loss(
         distance=distance,
         stop_gradient=stop_gradient,
         clean_weight=clean_weight,
+        consistency_weight=consistency_weight,
         reduction=reduction,
         label_loss=label_loss,
         label_smoothing=label_smoothing,
@@ -207,20 +204,34 @@ def make_sem_loss(
     def sem_loss(
         params: Any, batch: Mapping[str, Any], rng: jax.Array
     ) -> tuple[jax.Array, dict[str, Any]]:
-        images, label = _check_batch(batch)
-        rows = Rows(images.shape[0], batch.get("valid"), axis_name)
-        mix_key, mixed_key, clean_key = streams(rng)
-        mix = mix_of(mix_key, policy, batch, axis_name)
-        images, label = rows.zero_padding(images), rows.zero_padding(label)
-        # Without a policy not even an identity is applied: it would gather every row for nothing.
-        mixed_images = interpolate_spatial(mix, images) if options.mixes else images
-        mixed, clean = _forward(
-            _checked(apply_fn, params, options),
-            (mixed_images, mixed_key),
-            (images, clean_key),
-            options,
+        images, label = _check_batch(batch, options)
+        main = _main_input(images)
+        rows = Rows(main.shape[0], batch.get("valid"), axis_name)
+        keys = streams(rng)
+        images, label = jax.tree.map(rows.zero_padding, images), rows.zero_padding(label)
+        shown = {**batch, "image": _main_input(images), "label": label}
+        probe = ModelProbe(
+            apply_fn,
+            params,
+            {**shown, "image": images},
+            keys.probe,
+            label_loss=options.row_losses,
+            axis_name=axis_name,
         )
-        return _combine(mix, rows, label, mixed, clean, batch.get("step"), options)
+        mix = mix_of(keys.mix, policy, shown, axis_name, probe)
+        # Without a policy not even an identity is applied: it would gather every row for nothing.
+        mixed_images = images
+        if options.mixes:
+            mixed_images = jax.tree.map(lambda x: input_mix(mix, x), images)
+        inputs = [(mixed_images, keys.mixed)]
+        if options.needs_clean:
+            inputs.append((images, keys.clean))
+        if options.has_consistency:
+            views = _check_views(batch, main)
+            for view, key in enumerate(jax.random.split(keys.views, views.shape[1])):
+                inputs.append((rows.zero_padding(views[:, view]), key))
+        outputs = _forward(apply_fn, params, inputs, mix, options)
+        return _combine(mix, rows, label, outputs, batch, options)
 
     return sem_loss
 
@@ -234,6 +245,7 @@ class _Options:
     distance: Distance | DistanceFn
     stop_gradient: str
     clean_weight: Weight
+    consistency_weight: Weight
     reduction: str
     label_loss: Any
     label_smoothing: float
@@ -252,7 +264,7 @@ class _Options:
             ("state_from", STATE_FROMS),
         ):
             _check_choice(name, getattr(self, name), allowed)
-        for name in ("sem_weight", "clean_weight"):
+        for name in ("sem_weight", "clean_weight", "consistency_weight"):
             value = getattr(self, name)
             if value is None or isinstance(value, str):
                 raise TypeError(
@@ -264,7 +276,12 @@ class _Options:
             raise ValueError("schedule multiplies sem_weight, which is 0; found both")
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be in [0, 1]; found {self.label_smoothing!r}")
-        if not self.mixes and self.needs_clean:
+        if self.regression and (self.label_smoothing or self.has_consistency):
+            raise ValueError(
+                "label_loss='mse' has no classes: label_smoothing and consistency_weight must be "
+                f"0; found {self.label_smoothing!r} and {self.consistency_weight!r}"
+            )
+        if not self.mixes and (self.has_gap or self.has_clean_loss):
             raise ValueError(
                 "policy=None mixes nothing, so there is no gap and the mixed rows are the clean "
                 "ones: sem_weight and clean_weight must be 0; "
@@ -277,9 +294,16 @@ class _Options:
                 f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}"
             )
 
-    def label_values(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
-        loss = LABEL_LOSSES.get(self.label_loss, self.label_loss)
-        return loss(logits, targets)
+    def row_losses(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """f32[B]: the label loss of rows as they are."""
+        return label_values(self.label_loss, logits, self.targets(label, logits))
+
+    def targets(self, label: jax.Array, logits: jax.Array) -> jax.Array:
+        return as_targets(label, logits, smoothing=self.label_smoothing, regression=self.regression)
+
+    @property
+    def regression(self) -> bool:
+        return self.label_loss == "mse"
 
     @property
     def has_gap(self) -> bool:
@@ -290,8 +314,13 @@ class _Options:
         return not _is_zero(self.clean_weight)
 
     @property
+    def has_consistency(self) -> bool:
+        return not _is_zero(self.consistency_weight)
+
+    @property
     def needs_clean(self) -> bool:
-        return self.has_gap or self.has_clean_loss
+        """Whether the clean rows are forwarded; where nothing is mixed the mixed rows are clean."""
+        return self.has_gap or self.has_clean_loss or (self.has_consistency and self.mixes)
 
 
 def _is_zero(weight: Weight) -> bool:
@@ -305,105 +334,157 @@ def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")
 
 
-def _check_batch(batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+def _check_batch(batch: Mapping[str, Any], options: _Options) -> tuple[Any, jax.Array]:
     for name in ("image", "label"):
         if name not in batch:
             raise ValueError(f"batch needs {name!r}; found the keys {sorted(batch)}")
-    images, label = jnp.asarray(batch["image"]), jnp.asarray(batch["label"])
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"batch['image'] must be floating; found {images.dtype}. Scale uint8 images first, "
-            "with semjax.augment.normalise for instance"
-        )
-    if images.ndim < 2 or images.shape[0] == 0:
-        raise ValueError(f"batch['image'] must be [B, ...] with B >= 1; found shape {images.shape}")
-    if label.ndim not in (1, 2) or label.shape[0] != images.shape[0]:
-        raise ValueError(
-            f"batch['label'] must be [{images.shape[0]}] or [{images.shape[0]}, K] for images of "
-            f"shape {images.shape}; found shape {label.shape}"
-        )
-    return images, label.astype(jnp.float32) if label.ndim == 2 else label
-
-
-def _checked(
-    apply_fn: ApplyFn, params: Any, options: _Options
-) -> Callable[[jax.Array, jax.Array], Outputs]:
-    """The forward pass with its outputs checked, and its random numbers drawn per shard."""
-
-    def forward(images: jax.Array, key: jax.Array) -> Outputs:
-        if options.axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(options.axis_name))
-        outputs = apply_fn(params, images, key)
-        if not isinstance(outputs, Outputs):
-            raise TypeError(f"apply_fn must return semjax.Outputs; found {type(outputs).__name__}")
-        rows = images.shape[0]
-        if outputs.logits.ndim != 2 or outputs.logits.shape[0] != rows:
-            raise ValueError(
-                f"apply_fn must return logits of shape ({rows}, K); found {outputs.logits.shape}"
+    images, label = jax.tree.map(jnp.asarray, batch["image"]), jnp.asarray(batch["label"])
+    size = _main_input(images).shape[:1]
+    for leaf in jax.tree.leaves(images):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"batch['image'] must be floating; found {leaf.dtype}. Scale uint8 images first, "
+                "with semjax.augment.normalise for instance"
             )
-        if options.has_gap:
-            shape = None if outputs.representation is None else outputs.representation.shape
-            if shape is None or len(shape) not in (2, 4) or shape[0] != rows:
-                raise ValueError(
-                    f"sem_weight={options.sem_weight!r} needs a representation of shape "
-                    f"({rows}, D) or ({rows}, h, w, D) from apply_fn; found {shape}"
-                )
-        return outputs
+        if leaf.ndim < 2 or leaf.shape[0] == 0 or leaf.shape[:1] != size:
+            raise ValueError(
+                f"batch['image'] must be [B, ...] with B >= 1; found shape {leaf.shape}"
+            )
+    if label.ndim not in (1, 2, 3, 4) or label.shape[:1] != size:
+        raise ValueError(
+            f"batch['label'] must be [{size[0]}] or [{size[0]}, K] for images of "
+            f"shape {_main_input(images).shape} (or a dense map); found shape {label.shape}"
+        )
+    soft = label.ndim in (2, 4) or options.regression
+    return images, label.astype(jnp.float32) if soft else label
 
-    return forward
+
+def _main_input(images: Any) -> jax.Array:
+    """The input whose shape a policy sees: the first image of a tree, or its first leaf."""
+    leaves = jax.tree.leaves(images)
+    if not leaves:
+        raise ValueError("batch['image'] must hold at least one array; found none")
+    return next((leaf for leaf in leaves if leaf.ndim == 4), leaves[0])
+
+
+def _check_views(batch: Mapping[str, Any], images: jax.Array) -> jax.Array:
+    views = batch.get("views")
+    shape = None if views is None else jnp.shape(views)
+    if shape is None or len(shape) < 3 or (shape[0], *shape[2:]) != images.shape or not shape[1]:
+        raise ValueError(
+            "consistency_weight needs batch['views'], augmented copies [B, V, ...] of images of "
+            f"shape {images.shape}; found {shape}"
+        )
+    return jnp.asarray(views)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Passes:
+    """What the passes gave: the mixed rows, the clean rows where forwarded, and the views."""
+
+    mixed: Outputs
+    clean: Outputs | None
+    views: list[Outputs]
 
 
 def _forward(
-    forward: Callable[[jax.Array, jax.Array], Outputs],
-    mixed_input: tuple[jax.Array, jax.Array],
-    clean_input: tuple[jax.Array, jax.Array],
+    apply_fn: ApplyFn,
+    params: Any,
+    inputs: list[tuple[Any, jax.Array]],
+    mix: Mix,
     options: _Options,
-) -> tuple[Outputs, Outputs | None]:
-    """The outputs of the mixed rows and, where a term needs them, of the clean rows."""
-    if not options.needs_clean:
-        return forward(*mixed_input), None
-    if options.passes == "separate":
-        return forward(*mixed_input), forward(*clean_input)
-    size = mixed_input[0].shape[0]
-    both = forward(jnp.concatenate([mixed_input[0], clean_input[0]]), mixed_input[1])
+) -> _Passes:
+    """The outputs of every input, in passes of their own or in one."""
+    size = len(mix.partner)
+    hook = MixingHook(mix, size) if mix.layers else None
 
-    def part(rows: slice) -> Outputs:
-        representation = None if both.representation is None else both.representation[rows]
-        return dataclasses.replace(both, logits=both.logits[rows], representation=representation)
+    def forward(images: Any, key: jax.Array, hidden: Hidden | None) -> Outputs:
+        if options.axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(options.axis_name))
+        outputs = run_model(apply_fn, params, images, key, hidden=hidden)
+        _check_outputs(outputs, jax.tree.leaves(images)[0].shape[0], options)
+        return outputs
 
-    return part(slice(None, size)), part(slice(size, None))
+    if options.passes == "joint" and len(inputs) > 1:
+        together = jax.tree.map(lambda *x: jnp.concatenate(x), *(images for images, _ in inputs))
+        outputs = _split(forward(together, inputs[0][1], hook), size, len(inputs))
+    else:
+        outputs = [
+            forward(images, key, None if place else hook)
+            for place, (images, key) in enumerate(inputs)
+        ]
+    if hook is not None:
+        hook.check()
+    mixed, *rest = outputs
+    clean = rest.pop(0) if options.needs_clean else None
+    return _Passes(mixed, clean, rest)
+
+
+def _check_outputs(outputs: Outputs, rows: int, options: _Options) -> None:
+    shape = outputs.logits.shape
+    if len(shape) not in (2, 4) or shape[0] != rows:
+        raise ValueError(
+            f"apply_fn must return logits of shape ({rows}, K), or ({rows}, h, w, K) for dense "
+            f"labels; found {shape}"
+        )
+    if options.has_gap:
+        found = None if outputs.representation is None else outputs.representation.shape
+        if found is None or len(found) not in (2, 4) or found[0] != rows:
+            raise ValueError(
+                f"sem_weight={options.sem_weight!r} needs a representation of shape "
+                f"({rows}, D) or ({rows}, h, w, D) from apply_fn; found {found}"
+            )
+
+
+def _split(together: Outputs, size: int, parts: int) -> list[Outputs]:
+    def part(place: int) -> Outputs:
+        rows = slice(place * size, (place + 1) * size)
+        representation = together.representation
+        return dataclasses.replace(
+            together,
+            logits=together.logits[rows],
+            representation=None if representation is None else representation[rows],
+            feature_map=None,
+        )
+
+    return [part(place) for place in range(parts)]
 
 
 def _combine(
     mix: Mix,
     rows: Rows,
     label: jax.Array,
-    mixed: Outputs,
-    clean: Outputs | None,
-    step: jax.Array | None,
+    outputs: _Passes,
+    batch: Mapping[str, Any],
     options: _Options,
 ) -> tuple[jax.Array, dict[str, Any]]:
-    """The total and its parts, from the outputs of both passes."""
-    targets = smooth_targets(label, mixed.logits.shape[1], smoothing=options.label_smoothing)
-    unmixed = (mix.weight == 1) | (mix.partner == jnp.arange(rows.size))
+    """The total and its parts, from the outputs of all passes."""
+    mixed, clean, step = outputs.mixed, outputs.clean, batch.get("step")
+    sample_weight = _sample_weight(batch, rows)
+    targets = options.targets(label, mixed.logits)
     zero = jnp.zeros((), jnp.float32)
+    values = mixed_values(options.label_loss, mixed.logits, targets, mix, sample_weight)
+    classes = not options.regression
     aux: dict[str, Any] = {
-        "mixed_loss": rows.mean(options.label_values(mixed.logits, interpolate(mix, targets))),
+        "mixed_loss": rows.mean(values),
         "clean_loss": zero,
         "gap": zero,
         "normalised_gap": zero,
-        "accuracy": rows.mean(metrics.mixed_correct(mixed.logits, label, mix.partner, mix.weight)),
+        "consistency": zero,
+        "accuracy": rows.mean(hits(mixed.logits, label, mix)) if classes else zero,
         "clean_accuracy": zero,
         "weight": rows.mean(mix.weight),
-        "unmixed": rows.mean(unmixed),
+        "unmixed": rows.mean(unmixed(mix)),
         "model_state": _select_state(mixed, clean, options.state_from),
     }
     loss = aux["mixed_loss"]
-    if clean is not None:
-        aux["clean_accuracy"] = rows.mean(metrics.correct(clean.logits, label))
+    if clean is not None and classes:
+        aux["clean_accuracy"] = rows.mean(hits(clean.logits, label))
     if clean is not None and options.has_clean_loss:
         clean_weight = _at_step(options.clean_weight, step, "clean_weight")
-        aux["clean_loss"] = rows.mean(options.label_values(clean.logits, targets))
+        values = label_values(options.label_loss, clean.logits, targets)
+        values = values if sample_weight is None else sample_weight * values
+        aux["clean_loss"] = rows.mean(values)
         loss = loss + clean_weight * aux["clean_loss"]
         if options.reduction == "mean":
             loss = loss / (1 + clean_weight)
@@ -413,7 +494,25 @@ def _combine(
             sem_weight = sem_weight * _at_step(options.schedule, step, "schedule")
         aux |= _gaps(mix, rows, mixed, clean, options)
         loss = loss + sem_weight * aux["gap"]
+    if options.has_consistency:
+        original = mixed if clean is None else clean
+        logits = [each.logits for each in (original, *outputs.views)]
+        values = jensen_shannon(logits)
+        aux["consistency"] = rows.mean(values.reshape(rows.size, -1).mean(1))
+        weight = _at_step(options.consistency_weight, step, "consistency_weight")
+        loss = loss + weight * aux["consistency"]
     return loss, {"loss": loss, **aux}
+
+
+def _sample_weight(batch: Mapping[str, Any], rows: Rows) -> jax.Array | None:
+    if batch.get("sample_weight") is None:
+        return None
+    weight = jnp.asarray(batch["sample_weight"], jnp.float32)
+    if weight.shape != (rows.size,):
+        raise ValueError(
+            f"batch['sample_weight'] must have shape ({rows.size},); found {weight.shape}"
+        )
+    return rows.zero_padding(weight)
 
 
 def _gaps(

@@ -1,4 +1,4 @@
-"""What the solvers of semjax.transport and semjax.labelling approximate, exactly, by NumPy and SciPy.
+"""What semjax.transport and semjax.labelling approximate, exactly, by NumPy and SciPy.
 
 The first part takes nothing from the library. The second draws problems like those of PuzzleMix,
 and the third measures on them how far the library's answers are from the exact ones.
@@ -20,7 +20,7 @@ from semjax.transport import assignment, sinkhorn
 
 
 def scaled_plan(cost, epsilon, iterations):
-    """Sinkhorn's scaling of one cost matrix, columns and then rows, as it is written in textbooks."""
+    """Sinkhorn's scaling of one cost matrix, columns and then rows, as textbooks have it."""
     kernel = np.exp(-np.asarray(cost, np.float64) / epsilon)
     n, m = kernel.shape
     u = np.ones(n)
@@ -192,9 +192,7 @@ def assignment_gap(seed, instances, n, **options):
     """How far the benefit of `assignment` is below the greatest, relative to it: mean and worst."""
     problems = move_problems(seed, instances, n)
     gaps = []
-    for benefit, columns in zip(
-        problems, np.asarray(assignment(problems, **options)), strict=True
-    ):
+    for benefit, columns in zip(problems, np.asarray(assignment(problems, **options)), strict=True):
         greatest = greatest_benefit(benefit)
         gaps.append((greatest - total_benefit(benefit, columns)) / abs(greatest))
     return float(np.mean(gaps)), float(np.max(gaps))

@@ -100,10 +100,12 @@ def fmix_field(
     decay_power: float = 3.0,
     reference_compat: bool = False,
 ) -> jax.Array:
-    """The low-frequency field of FMix, up to a positive factor: only the order of its values counts.
+    """The low-frequency field of FMix, up to a positive factor.
 
     The inverse real Fourier transform of (noise[..., 0] + i noise[..., 1]) / max(f, 1/M)^decay,
     where f = sqrt(f_y^2 + f_x^2) is the frequency in periods a pixel and M = max(H, W).
+    Only the order of the field's values counts. As with NumPy's irfftn, half of the power of
+    f_x = 0 (its anti-symmetric part) is dropped.
 
     With `reference_compat`, as the authors' code has it: rows f_y = 0 and f_y = 1/H of the scaled
     noise are taken for the real and the imaginary part, the axis of f_x for that of f_y, and the

@@ -1,5 +1,6 @@
 """Mixup: rows are mixed as wholes."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from semjax.policies.common import Common, Policy, WeightScope
 def mixup(
     *,
     alpha: float = 1.0,
+    weight_range: tuple[float, float] = (0.0, 1.0),
     weight_scope: WeightScope = "batch",
     probability: float = 1.0,
     pairing: Pairing = "permutation",
@@ -29,6 +31,9 @@ def mixup(
 
     Args:
       alpha: the parameter of the Beta law; 0 means no mixing (weight 1), 1 the uniform law.
+      weight_range: (low, high), what the draw from [0, 1] is stretched to. With alpha=1 the law is
+        uniform on it. Beyond [0, 1] rows are extrapolated, labels and representations with them:
+        a row moves away from its partner (above 1) or past it (below 0).
       weight_scope: see the table.
       probability: the probability of mixing at all, drawn once per scope; rows not mixed get weight
         1.
@@ -51,6 +56,11 @@ def mixup(
     References:
       Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization (arXiv:1710.09412), eq. 1.
     """
+    low, high = weight_range
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(
+            f"weight_range must be finite and in order, (low, high); found {weight_range!r}"
+        )
     common = Common(
         alpha=alpha,
         weight_scope=weight_scope,
@@ -61,7 +71,10 @@ def mixup(
 
     def policy(key: jax.Array, batch: Mapping[str, Any], probe: Any = None) -> Mix:
         draw = common.draw(key, batch)
-        weight = jnp.where(draw.mixed, draw.weight, 1.0)
+        weight = draw.weight
+        if alpha != 0 and (low, high) != (0, 1):
+            weight = low + (high - low) * weight
+        weight = jnp.where(draw.mixed, weight, 1.0)
         return Mix(draw.partner, weight, groups=groups)
 
     return policy

@@ -66,7 +66,8 @@ def resizemix(
         def sample(key: jax.Array, rows: int) -> jax.Array:
             ratio_key, centre_key = jax.random.split(key)
             ratio = jax.random.uniform(ratio_key, (rows,), jnp.float32, *scale)
-            centre = jax.random.randint(centre_key, (rows, 2), 0, np.array([[height, width]]))
+            limits = np.array([[height, width]])
+            centre = jax.random.randint(centre_key, (rows, 2), 0, limits, jnp.int32)
             return clipped_box(ratio, centre, height=height, width=width)
 
         box = draw.per_scope(sample)
@@ -95,5 +96,5 @@ def box_zoom(box: jax.Array, *, height: int, width: int) -> jax.Array:
       >>> box_zoom(jnp.array([[2, 0, 3, 6]]), height=4, width=8).tolist()
       [[0.5, 0.0, 0.25, 0.75]]
     """
-    corner, size = box[:, :2], jnp.array([[height, width]] * 2, jnp.float32).reshape(1, 4)
+    corner, size = box[:, :2], np.array([[height, width, height, width]], np.float32)
     return jnp.concatenate([corner, box[:, 2:] - corner], 1).astype(jnp.float32) / size
