@@ -13,14 +13,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments import models
-from semjax import losses, pairing, policies, sem
-
-FLAG_DIR = pathlib.Path(__file__).parent / "flags"
-
-
-class ConfigError(ValueError):
-    """A flag that cannot be; the message names it, what was found and what is allowed."""
+import semjax
+from experiments import models, policies
+from experiments.flagfiles import ConfigError, expand_flag_files
+from semjax import losses, sem
 
 
 def _flag(
@@ -94,19 +90,42 @@ class Config:
     )
 
     # The method.
-    policy: str = _flag("mixup", "how rows are mixed", choices=("none", "mixup", "cutmix"))
+    policy: str = _flag(
+        "mixup",
+        "how rows are mixed: none, or policies joined by + to switch between: "
+        + ", ".join(policies.POLICIES),
+    )
+    policy_probabilities: str = _flag(
+        "", "probability of each policy of --policy, joined by commas; without it all alike"
+    )
+    policy_scope: str = _flag(
+        "batch", "who shares the choice of a policy", choices=semjax.policies.CHOICE_SCOPES
+    )
+    policy_options: str = _flag(
+        "", "further options, such as 'fmix.decay_power=2;manifold_mixup.layers=(0,1)'"
+    )
+    mix_from_step: int = _flag(0, "first step that mixes", at_least=0)
+    mix_until_step: int = _flag(0, "first step that mixes no more; 0: no end", at_least=0)
+    mix_ramp_steps: int = _flag(
+        0, "steps over which the probability of mixing a batch rises from 0 to 1", at_least=0
+    )
     alpha: float = _flag(
-        1.0, "parameter of the Beta law of the mixing weight; 0: no mixing", at_least=0
+        0.0, "parameter of the Beta law of the weight; 0: the policy's own", at_least=0
     )
     weight_scope: str = _flag(
-        "batch", "rows that share a mixing weight", choices=policies.WEIGHT_SCOPES
+        "batch", "rows that share a mixing weight", choices=semjax.policies.WEIGHT_SCOPES
     )
     mix_probability: float = _flag(
         1.0, "probability of mixing at all, drawn once per weight_scope", at_least=0, at_most=1
     )
-    pairing: str = _flag("permutation", "who mixes with whom", choices=pairing.PAIRINGS)
+    pairing: str = _flag(
+        "permutation", "who mixes with whom", choices=(*policies.PAIRINGS, "near_label")
+    )
     pairing_groups: int = _flag(
         1, "groups of the global batch inside which rows are paired", at_least=1
+    )
+    pairing_bandwidth: float = _flag(
+        1.0, "bandwidth of --pairing=near_label, in units of the label", above=0
     )
     correction: bool = _flag(True, "CutMix: take the label weight from the pixels really pasted")
     sem_weight: float = _flag(1.0, "weight of the gap between representations; 0: none", at_least=0)
@@ -125,14 +144,17 @@ class Config:
     clean_weight: float = _flag(
         0.0, "weight of the label loss on the rows as they are (RegMixup: 1)", at_least=0
     )
+    consistency_weight: float = _flag(
+        0.0,
+        "weight of the Jensen-Shannon divergence of clean rows and two AugMix views (AugMix: 12)",
+        at_least=0,
+    )
     reduction: str = _flag(
         "sum",
         "mixed + clean_weight * clean (sum), or that divided by 1 + clean_weight (mean)",
         choices=sem.REDUCTIONS,
     )
-    label_loss: str = _flag(
-        "ce", "softmax or sigmoid cross-entropy", choices=tuple(losses.LABEL_LOSSES)
-    )
+    label_loss: str = _flag("ce", "softmax or sigmoid cross-entropy", choices=("ce", "bce"))
     label_smoothing: float = _flag(0.0, "label smoothing", at_least=0, at_most=1)
     passes: str = _flag(
         "separate",
@@ -146,6 +168,11 @@ class Config:
     # Augmentation, before mixing.
     crop_padding: int = _flag(0, "pixels of reflect padding before a random crop", at_least=0)
     flip: bool = _flag(False, "random horizontal flips")
+    augmentation: str = _flag(
+        "none",
+        "further augmentation of every row: AugMix, or PixMix with generated fractal pictures",
+        choices=("none", "augmix", "pixmix"),
+    )
     cutout_size: int = _flag(0, "side of the square that cutout blanks; 0: none", at_least=0)
 
     # Optimisation.
@@ -190,12 +217,19 @@ class Config:
             models.create(self.model, num_classes=2)
         except ValueError as error:
             raise ConfigError(f"--model={self.model}: {error}") from error
-        for wrong, message in self._conflicts():
+        try:
+            members = policies.names(self.policy)
+            policies.build(self, len(models.hidden_modules(self.model)))
+        except ValueError as error:
+            named = "" if str(error).startswith("--") else f"--policy={self.policy}: "
+            raise ConfigError(f"{named}{error}") from error
+        for wrong, message in self._conflicts(members):
             if wrong:
                 raise ConfigError(message)
 
-    def _conflicts(self) -> list[tuple[bool, str]]:
+    def _conflicts(self, members: list[str]) -> list[tuple[bool, str]]:
         clean_pass = self.sem_weight > 0 or self.clean_weight > 0
+        maps = [name for name in members if name in policies.NEEDS_FEATURE_MAP]
         return [
             (
                 self.policy == "none" and clean_pass,
@@ -214,6 +248,21 @@ class Config:
             (
                 self.representation == "spatial" and self.model == "mlp",
                 "--representation=spatial: --model=mlp has no feature map; allowed: pooled",
+            ),
+            (
+                bool(maps) and self.model == "mlp",
+                f"--policy={self.policy}: {'+'.join(maps)} looks at a feature map, which "
+                "--model=mlp does not have",
+            ),
+            (
+                policies.looks_at_model(self.policy) and self.accumulate > 1,
+                f"--policy={self.policy}: looks at the model before mixing, which "
+                f"--accumulate={self.accumulate} cannot do; allowed: 1",
+            ),
+            (
+                0 < self.mix_until_step <= self.mix_from_step,
+                f"--mix_until_step={self.mix_until_step}: must be above "
+                f"--mix_from_step={self.mix_from_step}, or 0",
             ),
             (
                 self.batch_size % self.pairing_groups > 0,
@@ -240,13 +289,21 @@ class Config:
         """The flags that were set but do nothing, because of another flag that is said beside."""
         mixes, sem = self.policy != "none", self.sem_weight > 0
         clean_loss = self.clean_weight > 0
-        mixing = ("alpha", "weight_scope", "mix_probability", "pairing", "pairing_groups")
+        mixing_flags = (
+            *("alpha", "weight_scope", "mix_probability", "pairing", "pairing_groups"),
+            *("policy_probabilities", "mix_from_step", "mix_until_step", "mix_ramp_steps"),
+        )
+        members = policies.names(self.policy)
+        has_alpha = any(policies.has_option(name, "alpha") for name in members)
         used: tuple[tuple[str, bool, tuple[str, ...]], ...] = (
-            ("--policy=none", mixes, mixing),
-            (f"--policy={self.policy}", self.policy == "cutmix", ("correction",)),
+            ("--policy=none", mixes, mixing_flags),
+            (f"--policy={self.policy}", "cutmix" in members, ("correction",)),
+            (f"--policy={self.policy}", has_alpha or not mixes, ("alpha",)),
+            (f"--policy={self.policy}", len(members) > 1, ("policy_scope",)),
+            (f"--pairing={self.pairing}", self.pairing == "near_label", ("pairing_bandwidth",)),
             ("--sem_weight=0", sem, ("distance", "representation", "stop_gradient")),
             ("--clean_weight=0", clean_loss, ("reduction",)),
-            ("no clean pass", sem or clean_loss, ("passes",)),
+            ("no second pass", sem or clean_loss or self.consistency_weight > 0, ("passes",)),
             (f"--optimizer={self.optimizer}", self.optimizer == "sgd", ("momentum",)),
         )
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -357,54 +414,6 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Config
         return config
     name = names[-1] if names else config.dataset.split(":")[-1].strip("/").replace("/", "-")
     return dataclasses.replace(config, workdir=f"runs/{name}-{config.seed}")
-
-
-def expand_flag_files(
-    args: Sequence[str], above: tuple[str, ...] = ()
-) -> tuple[list[str], list[str]]:
-    """Replaces every --flagfile=NAME by the lines of the file, nested files included.
-
-    absl would read flag files too, but only by path, and would report a mistake in one with a
-    traceback.
-
-    Args:
-      args: command-line arguments, or the lines of a flag file.
-      above: the files being read, to find one that names itself.
-
-    Returns:
-      The arguments without flag files, and the names of the files named in `args` itself.
-
-    Raises:
-      ConfigError: a file that does not exist, cannot be read, or names itself.
-    """
-    expanded: list[str] = []
-    names: list[str] = []
-    for arg in args:
-        flag, _, name = arg.partition("=")
-        if flag not in ("--flagfile", "-flagfile"):
-            expanded.append(arg)
-            continue
-        path = _find_flag_file(name, pathlib.Path(above[-1]).parent if above else pathlib.Path())
-        if str(path) in above:
-            raise ConfigError(f"--flagfile={name}: the file names itself")
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"--flagfile={name}: cannot be read: {error}") from error
-        kept = [line for line in lines if line and not line.startswith(("#", "//"))]
-        if stray := [line for line in kept if not line.startswith("-")]:
-            raise ConfigError(f"--flagfile={name}: not a flag: {stray[0]!r}; write --name=value")
-        expanded += expand_flag_files(kept, (*above, str(path)))[0]
-        names.append(path.stem)
-    return expanded, names
-
-
-def _find_flag_file(name: str, beside: pathlib.Path) -> pathlib.Path:
-    for path in (beside / name, FLAG_DIR / name):
-        if name and path.is_file():
-            return path.resolve()
-    known = ", ".join(sorted(path.name for path in FLAG_DIR.glob("*.flags")))
-    raise ConfigError(f"--flagfile={name}: no such file; the project's own are {known}")
 
 
 def read(path: pathlib.Path) -> Config:

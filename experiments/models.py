@@ -95,6 +95,38 @@ def create(name: str, num_classes: int, *, compute_dtype: DTypeLike = jnp.float3
     )
 
 
+def hidden_modules(name: str) -> tuple[str, ...]:
+    """The submodules whose outputs are the hidden layers 1, 2, ... that a policy may mix.
+
+    In residual networks the last block of each stage, so that nothing is mixed inside a block; in
+    `cnn` the normalised convolutions, in `mlp` the hidden layers, both before the nonlinearity.
+    The last one has the shape of `Features.spatial`, where there is such a map.
+
+    Args:
+      name: as for `create`.
+
+    Returns:
+      Names of submodules, for `semjax.interceptor`.
+
+    Raises:
+      ValueError: an unknown name.
+
+    Example:
+      >>> hidden_modules("wrn_16_4")
+      ('stage1_block2', 'stage2_block2', 'stage3_block2')
+    """
+    if name == "mlp":
+        return ("dense1", "dense2")
+    if name == "cnn":
+        return ("norm1", "norm2", "norm3")
+    stages, blocks = {
+        "resnet18": (4, 2),
+        "preact_resnet18": (4, 2),
+        "resnet20": (3, 3),
+    }.get(name) or (3, (_parse_wrn(name)[0] - 4) // 6)
+    return tuple(f"stage{stage}_block{blocks}" for stage in range(1, stages + 1))
+
+
 def _check_options(name: str, num_classes: int, compute_dtype: DTypeLike) -> jnp.dtype:
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string, found {name!r}")

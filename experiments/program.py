@@ -8,13 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 
 import semjax
-from experiments import models, sharding
+from experiments import models, policies, sharding
 from experiments.config import Config
 from experiments.data import Data
-from semjax import augment, training
+from semjax import augment, augmix, pixmix, training
+
+# Mixing pictures of PixMix, generated once a run, and the options that give their size.
+_PICTURES = 128
+_PICTURE = ("height", "width", "channels")
 
 Collections = dict[str, Any]
 
@@ -71,7 +76,7 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         ),
         out_shardings=everywhere,
     )
-    policy = _policy(config)
+    policy = policies.build(config, len(models.hidden_modules(config.model)))
     policy = policy and sharding.drawn_replicated(policy, mesh)
     step = functools.partial(
         training.train_step,
@@ -102,8 +107,14 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
 
 
 def rows_per_step(config: Config) -> int:
-    """Rows forwarded per step: B, or 2B when a gap or a clean term is asked for."""
-    return config.batch_size * (2 if config.sem_weight or config.clean_weight else 1)
+    """Rows forwarded per step: B for the mixed batch, and B or 2B more for what else is asked for.
+
+    B more for a gap or a clean term, for a policy that looks at the model, and for the consistency
+    with two views 2B, and B for the clean rows if these are not forwarded yet.
+    """
+    mixes, views = config.policy != "none", config.consistency_weight > 0
+    clean = config.sem_weight > 0 or config.clean_weight > 0 or (views and mixes)
+    return config.batch_size * (1 + clean + 2 * views + policies.looks_at_model(config.policy))
 
 
 def parameter_count(state_shape: training.TrainState) -> int:
@@ -127,20 +138,27 @@ def _loss_maker(
     config: Config, module: Any, policy: semjax.Policy | None
 ) -> Callable[[Collections | None], semjax.sem.SemLoss]:
     """`make_loss(model_state) -> sem_loss`, as `train_step` takes it."""
+    layers = models.hidden_modules(config.model)
 
     def apply(
-        model_state: Collections | None, params: Any, images: jax.Array, rng: jax.Array
+        model_state: Collections | None,
+        params: Any,
+        images: jax.Array,
+        rng: jax.Array,
+        hidden: semjax.outputs.Hidden,
     ) -> semjax.Outputs:
         # No model here draws at random in its forward pass, so rng is not used.
-        features, new_state = module.apply(
-            {"params": params, **(model_state or {})},
-            images,
-            train=True,
-            mutable=list(model_state or {}),
-        )
+        with nn.intercept_methods(semjax.interceptor(hidden, layers)):
+            features, new_state = module.apply(
+                {"params": params, **(model_state or {})},
+                images,
+                train=True,
+                mutable=list(model_state or {}),
+            )
         return semjax.Outputs(
             logits=features.logits,
             representation=getattr(features, config.representation),
+            feature_map=features.spatial,
             model_state=new_state or None,
         )
 
@@ -152,6 +170,7 @@ def _loss_maker(
             "distance",
             "stop_gradient",
             "clean_weight",
+            "consistency_weight",
             "reduction",
             "label_loss",
             "label_smoothing",
@@ -164,35 +183,38 @@ def _loss_maker(
     )
 
 
-def _policy(config: Config) -> semjax.Policy | None:
-    common: dict[str, Any] = {
-        "alpha": config.alpha,
-        "weight_scope": config.weight_scope,
-        "probability": config.mix_probability,
-        "pairing": config.pairing,
-        "groups": config.pairing_groups,
-    }
-    if config.policy == "mixup":
-        return semjax.mixup(**common)
-    if config.policy == "cutmix":
-        return semjax.cutmix(**common, correction=config.correction)
-    return None
+def _augmentation(config: Config, data: Data) -> Callable[[jax.Array, jax.Array], Any]:
+    """Crop, flip, AugMix or PixMix on pixels, then the scaling every model expects, then cutout."""
+    pictures = None
+    if config.augmentation == "pixmix":
+        make = jax.jit(pixmix.fractal_pictures, static_argnums=1, static_argnames=_PICTURE)
+        sizes = dict(zip(_PICTURE, data.train.image.shape[1:], strict=True))
+        pictures = make(jax.random.key(config.seed), _PICTURES, **sizes)
 
+    def scaled(key: jax.Array, images: jax.Array) -> jax.Array:
+        images = augment.normalise(images, data.mean, data.std)
+        if config.cutout_size:
+            # After scaling, so that the hole is the mean colour.
+            images = augment.random_cutout(key, images, size=config.cutout_size)
+        return images
 
-def _augmentation(config: Config, data: Data) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Random crop, flip and cutout on uint8, then the scaling every model expects."""
-
-    def apply(key: jax.Array, images: jax.Array) -> jax.Array:
-        crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    def apply(key: jax.Array, images: jax.Array) -> Any:
+        crop_key, flip_key, cutout_key, pixel_key, views_key = jax.random.split(key, 5)
         if config.crop_padding:
             images = augment.random_crop(crop_key, images, padding=config.crop_padding)
         if config.flip:
             images = augment.random_flip(flip_key, images)
-        images = augment.normalise(images, data.mean, data.std)
-        if config.cutout_size:
-            # After scaling, so that the hole is the mean colour.
-            images = augment.random_cutout(cutout_key, images, size=config.cutout_size)
-        return images
+        views = []
+        if config.consistency_weight:
+            for view_key in jax.random.split(views_key):
+                mix_key, hole_key = jax.random.split(view_key)
+                views.append(scaled(hole_key, augmix.augmix(mix_key, images)))
+        if config.augmentation == "augmix":
+            images = augmix.augmix(pixel_key, images)
+        if pictures is not None:
+            images = pixmix.pixmix(pixel_key, images, pictures)
+        images = scaled(cutout_key, images)
+        return {"image": images, "views": jnp.stack(views, axis=1)} if views else images
 
     return apply
 

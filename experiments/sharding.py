@@ -37,13 +37,20 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 
 
 def drawn_replicated(policy: Policy, mesh: Mesh) -> Policy:
-    """The policy, its draws made whole on every device.
+    """The policy, its draws made whole on every device, its masks and transports where rows are.
 
     Left to itself the compiler splits the draws of a Beta law as it splits the batch, and then
-    needs a reduction over all devices in every round of its rejection loop.
+    needs a reduction over all devices in every round of its rejection loop. What has the size of an
+    image is not sent around: each device makes the masks of its own rows from the draws.
     """
 
     def draw(key: jax.Array, batch: Mapping[str, Any], probe: Any = None) -> Mix:
-        return jax.lax.with_sharding_constraint(policy(key, batch, probe), replicated(mesh))
+        mix = policy(key, batch, probe)
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(
+                leaf, by_rows(mesh) if leaf.ndim > 2 else replicated(mesh)
+            ),
+            mix,
+        )
 
     return draw

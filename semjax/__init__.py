@@ -13,7 +13,26 @@
 ['encoder', 'head']
 """
 
-from semjax import augment, drawing, losses, metrics, mixing, pairing, policies, sem, training
+from semjax import (
+    augment,
+    augmix,
+    drawing,
+    hidden,
+    losses,
+    metrics,
+    mixing,
+    outputs,
+    pairing,
+    pixmix,
+    policies,
+    probing,
+    selection,
+    sem,
+    targets,
+    training,
+    umix,
+    warping,
+)
 from semjax.drawing import draw_mix
 from semjax.hidden import interceptor
 from semjax.losses import gap
@@ -54,6 +73,7 @@ __all__ = [
     "at_layers",
     "attentive_cutmix",
     "augment",
+    "augmix",
     "choose",
     "cutmix",
     "draw_mix",
@@ -62,6 +82,7 @@ __all__ = [
     "fmix",
     "gap",
     "gridmix",
+    "hidden",
     "interceptor",
     "interpolate",
     "interpolate_spatial",
@@ -75,16 +96,23 @@ __all__ = [
     "mixup",
     "near_label",
     "noisy_feature_mixup",
+    "outputs",
     "pair",
     "pairing",
+    "pixmix",
     "policies",
+    "probing",
     "puzzlemix",
     "resizemix",
     "saliencymix",
     "scheduled",
+    "selection",
     "sem",
     "smoothmix",
+    "targets",
     "train_step",
     "training",
+    "umix",
+    "warping",
     "with_noise",
 ]

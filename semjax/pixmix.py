@@ -147,21 +147,23 @@ def draw_pixmix(
     if not (math.isfinite(beta) and beta > 0):
         raise ValueError(f"beta must be positive and finite; found {beta!r}")
     # One stream for each decision: an option changes its own draw and no other.
-    keys = jax.random.split(key, 9)
+    keys = jax.random.split(key, 8)
     every = (batch_size, rounds)
     op, level = draw_ops(keys[0], (batch_size, rounds + 1), severity=severity)
     convex = jax.random.bernoulli(keys[1], 0.5, every)
-    large = jax.random.beta(keys[2], beta, 1, every, jnp.float32)
-    small, partner = jax.random.beta(keys[3], 1, beta, (2, *every), jnp.float32)
+    # The largest of beta uniform draws, for a beta that need not be whole, has the law Beta(beta, 1)
+    # and 1 minus it Beta(1, beta): no rejection sampling is needed.
+    own, partner = jax.random.uniform(keys[2], (2, *every), jnp.float32) ** (1 / beta)
+    partner = 1 - partner
     return PixmixDraw(
         op=op,
         level=level,
-        augmented=jax.random.bernoulli(keys[4], 0.5, (batch_size,)),
-        rounds=jax.random.randint(keys[5], (batch_size,), 0, rounds + 1, jnp.int32),
-        picture=jax.random.randint(keys[6], (batch_size,), 0, pictures, jnp.int32),
-        pictured=jax.random.bernoulli(keys[7], 0.5, every),
-        multiplied=jax.random.bernoulli(keys[8], 0.5, every),
-        own_weight=jnp.where(convex, large, 1 + small),
+        augmented=jax.random.bernoulli(keys[3], 0.5, (batch_size,)),
+        rounds=jax.random.randint(keys[4], (batch_size,), 0, rounds + 1, jnp.int32),
+        picture=jax.random.randint(keys[5], (batch_size,), 0, pictures, jnp.int32),
+        pictured=jax.random.bernoulli(keys[6], 0.5, every),
+        multiplied=jax.random.bernoulli(keys[7], 0.5, every),
+        own_weight=jnp.where(convex, own, 2 - own),
         partner_weight=jnp.where(convex, partner, -partner),
     )
 

@@ -46,7 +46,8 @@ class ModelProbe:
     Args:
       apply_fn: as for `make_sem_loss`. No hidden layer is mixed.
       params: its parameters.
-      batch: `image` floating [B, H, W, C], `label`, and optionally `valid`.
+      batch: `image` floating [B, H, W, C], or a tree of inputs whose first image counts; `label`,
+        and optionally `valid`, whose other rows are set to 0.
       key: of the forward pass; consumed.
       label_loss: `f(logits, label) -> f32[B]`, the loss that saliency is the gradient of.
       axis_name: the axis the batch is sharded over, or None; answers are of the global batch.
@@ -87,10 +88,10 @@ class ModelProbe:
           ValueError: images that are not [B, H, W, C].
         """
         if "saliency" not in self._answers:
-            images = jnp.asarray(self._arguments[2]["image"])
+            _, images, put = self._inputs()
             if images.ndim != 4:
                 raise ValueError(f"saliency needs images [B, H, W, C]; found shape {images.shape}")
-            gradient, outputs = jax.grad(self._loss, has_aux=True)(images)
+            gradient, outputs = jax.grad(lambda x: self._loss(put(x)), has_aux=True)(images)
             squared = jnp.square(gradient.astype(jnp.float32)).mean(-1)
             self._answers["saliency"] = self._gathered(jnp.sqrt(squared))
             self._remember(outputs)
@@ -104,7 +105,7 @@ class ModelProbe:
             4.
         """
         if "features" not in self._answers:
-            _, outputs = self._loss(jnp.asarray(self._arguments[2]["image"]))
+            _, outputs = self._loss(self._inputs()[0])
             self._remember(outputs)
         if "features" not in self._answers:
             raise ValueError(
@@ -115,7 +116,7 @@ class ModelProbe:
 
     def images(self) -> jax.Array:
         """The rows as they are, [B, H, W, C]."""
-        return self._gathered(jnp.asarray(self._arguments[2]["image"]))
+        return self._gathered(self._inputs()[1])
 
     def fresh(self) -> "ModelProbe":
         """The same probe with nothing remembered."""
@@ -123,12 +124,30 @@ class ModelProbe:
         options: dict[str, Any] = {"label_loss": self._label_loss, "axis_name": self._axis_name}
         return ModelProbe(apply_fn, params, batch, key, **options)
 
-    def _loss(self, images: jax.Array) -> tuple[jax.Array, Outputs]:
+    def _inputs(self) -> tuple[Any, jax.Array, Callable[[jax.Array], Any]]:
+        """What the model is fed, the images in it, and how to put others in their place."""
+        tree = jax.tree.map(self._without_padding, self._arguments[2]["image"])
+        leaves, structure = jax.tree.flatten(tree)
+        place = next((i for i, leaf in enumerate(leaves) if leaf.ndim == 4), 0)
+
+        def put(images: jax.Array) -> Any:
+            return jax.tree.unflatten(structure, [*leaves[:place], images, *leaves[place + 1 :]])
+
+        return tree, leaves[place], put
+
+    def _without_padding(self, x: Any) -> jax.Array:
+        x, valid = jnp.asarray(x), self._arguments[2].get("valid")
+        if valid is None:
+            return x
+        # As the loss does it: padding may hold anything, and batch statistics see every row.
+        return jnp.where(jnp.asarray(valid).reshape((-1,) + (1,) * (x.ndim - 1)), x, 0)
+
+    def _loss(self, inputs: Any) -> tuple[jax.Array, Outputs]:
         apply_fn, params, batch, key = self._arguments
         # A clone is not consumed: both questions may be asked.
         key = jax.random.clone(key)
-        outputs = run_model(apply_fn, jax.lax.stop_gradient(params), images, key)
-        values = self._label_loss(outputs.logits, jnp.asarray(batch["label"]))
+        outputs = run_model(apply_fn, jax.lax.stop_gradient(params), inputs, key)
+        values = self._label_loss(outputs.logits, self._without_padding(batch["label"]))
         valid = batch.get("valid")
         values = values if valid is None else jnp.where(valid, values, 0.0)
         return values.sum(), outputs

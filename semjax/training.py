@@ -159,7 +159,7 @@ def train_step(
     *,
     make_loss: Callable[[Any], SemLoss],
     optimizer: optax.GradientTransformation,
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    augment: Callable[[jax.Array, jax.Array], Any] | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
     policy: Policy | None = None,
@@ -181,7 +181,8 @@ def train_step(
         `lambda model_state: make_sem_loss(functools.partial(apply, model_state), ...)`. A loss
         without mutable state ignores its argument.
       optimizer: any optax transformation.
-      augment: `augment(key, images) -> images`, applied to batch["image"].
+      augment: `augment(key, images)`, applied to batch["image"], gives the images, or a dict of
+        batch entries, `image` and `views` say.
       ema_decay: decay of the moving average, used when the state keeps one.
       accumulate: A, the number of parts of B / A rows whose gradients are added, for batches that
         do not fit. The mix is drawn for the whole batch, in groups that no part divides, so that
@@ -214,7 +215,8 @@ def train_step(
     """
     augment_key, loss_key, parts_key = jax.random.split(jax.random.fold_in(rng, state.step), 3)
     images = batch["image"] if augment is None else augment(augment_key, batch["image"])
-    batch = {**batch, "image": images, "step": state.step}
+    entries = images if isinstance(images, Mapping) else {"image": images}
+    batch = {**batch, **entries, "step": state.step}
     if accumulate == 1:
         grad = jax.value_and_grad(make_loss(state.model_state), has_aux=True)
         (_, aux), grads = grad(state.params, batch, loss_key)

@@ -27,14 +27,16 @@ import pytest
 import semjax
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = [
-    importlib.import_module(f"semjax.{info.name}") for info in pkgutil.iter_modules(semjax.__path__)
-]
+# Of the packages inside semjax too.
+FOUND = list(pkgutil.walk_packages(semjax.__path__, "semjax."))
+MODULES = [importlib.import_module(info.name) for info in FOUND if not info.ispkg]
+PACKAGES = [semjax, *(importlib.import_module(info.name) for info in FOUND if info.ispkg)]
 # What the method may be made of: pure computation. No file, flag, clock, log or module system.
 ALLOWED_IN_SEMJAX = {
     *("semjax", "jax", "optax", "chex", "numpy"),
     *("abc", "collections", "dataclasses", "enum", "functools", "itertools", "math", "operator"),
     *("types", "typing"),
+    "inspect",  # whether a model takes the hook for its hidden layers stands in its signature
 }
 HEAVY = ("flax", "tensorflow_datasets", "orbax", "sklearn", "PIL", "tensorboardX", "experiments")
 
@@ -92,19 +94,24 @@ def _sources(*folders: str) -> list[Path]:
 # --- What is public ----------------------------------------------------------------------------
 
 
-def test_all_is_exactly_what_the_package_re_exports() -> None:
-    tree = _parse(ROOT / "semjax" / "__init__.py")
+each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
+
+
+@each_package
+def test_all_is_exactly_what_the_package_re_exports(package: ModuleType) -> None:
+    tree = _parse(Path(str(package.__file__)))
     imported = [
         alias.asname or alias.name
         for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     ]
-    assert sorted(semjax.__all__) == sorted(imported)
+    assert sorted(package.__all__) == sorted(imported)
 
 
-def test_the_package_file_holds_no_logic() -> None:
-    body = _parse(ROOT / "semjax" / "__init__.py").body
+@each_package
+def test_the_package_file_holds_no_logic(package: ModuleType) -> None:
+    body = _parse(Path(str(package.__file__))).body
     kinds = [type(node) for node in body if not isinstance(node, ast.ImportFrom)]
     assert kinds == [ast.Expr, ast.Assign]  # the docstring and __all__
 
@@ -190,12 +197,16 @@ def test_a_key_comes_first(function: Callable[..., Any]) -> None:
         assert parameters[0] == "key"
 
 
-@pytest.mark.parametrize(
-    ("factory", "positional"), [("mixup", 0), ("cutmix", 0), ("make_sem_loss", 1)]
-)
-def test_factories_take_options_by_name(factory: str, positional: int) -> None:
+# What a policy made of another one is made of comes first; every other option has a name.
+POSITIONAL = {"choose": 1, "scheduled": 1, "at_layers": 1, "with_noise": 1, "make_sem_loss": 1}
+FACTORIES = [name for name in semjax.policies.__all__ if name != "Policy"]
+
+
+@pytest.mark.parametrize("factory", [*FACTORIES, "make_sem_loss"])
+def test_factories_take_options_by_name(factory: str) -> None:
     parameters = inspect.signature(getattr(semjax, factory)).parameters.values()
-    assert [p.kind is not p.KEYWORD_ONLY for p in parameters].count(True) == positional
+    by_place = [p.kind is not p.KEYWORD_ONLY for p in parameters].count(True)
+    assert by_place == POSITIONAL.get(factory, 0)
 
 
 # --- What the library may load -----------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_the_energy_is_the_sum_over_cells_and_edges(shape: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("labels", [2, 3])
 def test_the_minimum_cut_is_the_least_energy_of_all_labellings(labels: int) -> None:
-    *grids, values = random_problems(2, 6, 3, 3, labels, weight=2.0)
+    *grids, values = random_problems(2, 3, 3, 3, labels, weight=2.0)
     for grid in zip(*grids, strict=True):
         least = reference.least_energy_of_all(*grid, values)
         cut = reference.energy(reference.minimum_cut(*grid, values), *grid, values)
@@ -68,7 +68,7 @@ def test_the_minimum_cut_is_the_least_energy_of_all_labellings(labels: int) -> N
 
 
 def test_the_energy_on_3_by_3_cells_is_the_least() -> None:
-    problems = random_problems(3, 10, 3, 3)
+    problems = random_problems(3, 4, 3, 3)
     found = energies(label_grid(*problems), *problems)
     np.testing.assert_allclose(found, least_energies(*problems), rtol=1e-5)
 
@@ -81,7 +81,7 @@ def test_the_energy_on_3_by_3_cells_is_the_least() -> None:
         ({"size": 16}, 1e-5, 1e-3),  # 1.4e-6 and 1.3e-4
         ({"size": 16, "iterations": 40}, 1e-6, 1e-4),  # 1.7e-8 and 3.4e-6
         ({"size": 16, "labels": 2}, 3e-4, 1e-2),  # 5.5e-5 and 4.6e-3
-        ({"size": 16, "labels": 5, "instances": 40}, 1e-5, 1e-3),  # LAB5
+        ({"size": 16, "labels": 5, "instances": 40}, 1e-5, 1e-3),  # 1.3e-6 and 5.2e-5
         ({"size": 16, "smoothness": 5.0}, 1e-3, 2e-2),  # 1.8e-4 and 8.9e-3
     ],
     ids=str,
@@ -104,13 +104,13 @@ def test_the_default_is_20_iterations() -> None:
 
 
 def test_more_iterations_are_never_worse() -> None:
-    problems = reference.mask_problems(5, 20, 16, smoothness=5.0)
+    problems = reference.mask_problems(5, 100, 16, smoothness=5.0)
     counts = [1, 2, 4, 8, 16]
     found = [grid_energy(label_grid(*problems, iterations=k), *problems) for k in counts]
     assert (np.diff(np.stack(found), axis=0) <= 0).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (1, 1), (2, 4), (4, 2)])
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (1, 1), (2, 3), (3, 2)])
 def test_chains_and_slender_grids_are_labelled_for_the_least_energy(
     shape: tuple[int, int],
 ) -> None:
@@ -136,21 +136,21 @@ def test_oblong_grids_are_near_the_minimum_cut(shape: tuple[int, int]) -> None:
 def test_no_labelling_is_worse_than_a_constant_or_the_cheapest_labels(
     weight: float, iterations: int
 ) -> None:
-    problems = random_problems(8, 20, 6, 6, weight=weight)
+    problems = random_problems(8, 20, 5, 7, weight=weight)
     found = energies(label_grid(*problems, iterations=iterations), *problems)
-    simple = [np.full((20, 6, 6), label) for label in range(3)] + [problems[0].argmin(-1)]
+    simple = [np.full((20, 5, 7), label) for label in range(3)] + [problems[0].argmin(-1)]
     assert (found <= np.min([energies(z, *problems) for z in simple], axis=0) + 1e-5).all()
 
 
 def test_without_edges_each_cell_has_its_cheapest_label() -> None:
-    problems = random_problems(9, 4, 5, 7, weight=0.0)
+    problems = random_problems(9, 20, 5, 7, weight=0.0)
     np.testing.assert_array_equal(label_grid(*problems), problems[0].argmin(-1))
 
 
 def test_strong_edges_make_the_cheapest_constant() -> None:
-    problems = random_problems(10, 4, 5, 7, weight=1e5)
+    problems = random_problems(10, 20, 5, 7, weight=1e5)
     cheapest = problems[0].sum((1, 2)).argmin(-1)[:, None, None]
-    np.testing.assert_array_equal(label_grid(*problems), np.broadcast_to(cheapest, (4, 5, 7)))
+    np.testing.assert_array_equal(label_grid(*problems), np.broadcast_to(cheapest, (20, 5, 7)))
 
 
 def test_an_edge_of_no_weight_is_where_the_labels_change() -> None:
@@ -177,7 +177,7 @@ def test_there_may_be_a_single_label() -> None:
 
 
 def test_neither_the_unit_nor_an_offset_of_the_costs_matters() -> None:
-    problems = random_problems(12, 10, 6, 6)
+    problems = random_problems(12, 20, 5, 7)
     *costs, values = (np.round(x * 64) / 64 for x in problems)
     expected = label_grid(*costs, values)
     for unit in (2.0**80, 2.0**-80):

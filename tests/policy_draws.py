@@ -64,7 +64,7 @@ def assert_mean(values, expected):
     assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(len(values))
 
 
-def assert_weight_is_the_mean(factory, sizes=SIZES, **options):
+def assert_weight_is_the_mean(factory, sizes=((8, 8), (7, 5), (1, 9)), **options):
     for size in sizes:
         for seed in range(2):
             mix = drawn(factory(weight_scope="sample", **options), seed, size=size)

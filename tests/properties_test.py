@@ -65,19 +65,19 @@ def compiled(name, rows, size, scope, alpha):
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(
     shape=st.sampled_from(SHAPES),
     dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),
     # Beta(1, 1) is the uniform law; other laws have tests of their own and compile for a second.
-    alpha=st.sampled_from([0.0, 1.0, 1.0, 1.0]),
+    alpha=st.sampled_from([1.0, 0.0, 1.0]),
     seed=st.integers(0, 2**31 - 1),
 )
 def test_what_every_mix_promises(name, shape, dtype, alpha, seed):
     rows, size = shape
     if min(size) < FACTORIES[name].shortest:
         return
-    scope = ("batch", "pair", "sample")[seed % 3]
+    scope = ("batch", "pair", "sample")[rows % 3]
     mix = compiled(name, rows, size, scope, alpha)(jax.random.key(seed))
     weight, partner = np.asarray(mix.weight, np.float64), np.asarray(mix.partner)
     own = np.arange(rows)

@@ -62,7 +62,7 @@ def test_columns_sum_to_their_share_in_the_limit() -> None:
     def error(iterations):
         return np.abs(np.asarray(sinkhorn(COST, iterations=iterations)).sum(1) - 1 / 6).max()
 
-    assert error(1) > 1e-3  # 0.014
+    assert error(1) > 1e-3  # 0.088
     assert error(100) < 1e-6
 
 
@@ -73,8 +73,8 @@ def test_the_cost_of_the_plan_nears_the_linear_programme_as_epsilon_falls() -> N
         plan = np.asarray(sinkhorn(COST, epsilon=epsilon, iterations=3000), np.float64)
         return np.max((plan * COST).sum((1, 2)) / least - 1)
 
-    # 0.93, 0.052 and 3e-5
-    assert excess(0.5) > 0.5 > 0.2 > excess(0.05) > 1e-3 > excess(0.005) > -1e-5
+    # 1.2, 0.044 and 6e-5
+    assert excess(0.5) > 0.5 > 0.2 > excess(0.05) > 1e-3 > excess(0.002) > -1e-5
 
 
 def test_plans_of_small_epsilon_cost_a_thousandth_more_than_the_optimum() -> None:
@@ -116,9 +116,9 @@ def test_the_gradient_of_the_cost_of_a_plan_is_right() -> None:
     ("n", "instances", "mean", "worst"),
     [
         (4, 200, 1e-6, 1e-6),  # 0 and 0
-        (16, 200, 1e-6, 1e-6),  # 7e-10 and 2e-8
-        (64, 200, 5e-5, 2e-3),  # 1.1e-5 and 5.6e-4
-        (256, 20, 1e-3, 1e-2),  # 1.5e-4 and 6e-4
+        (16, 200, 1e-6, 1e-6),  # 1e-9 and 2e-8
+        (64, 200, 5e-5, 2e-3),  # 6.5e-6 and 2.7e-4
+        (256, 20, 1e-3, 1e-2),  # 9.3e-5 and 2.8e-4
     ],
 )
 def test_the_benefit_is_near_the_greatest(

@@ -6,8 +6,8 @@ attributes of the batch, what it asks the model for and its own options, on noth
 
 from semjax.policies.alignmix import alignmix
 from semjax.policies.attentive_cutmix import attentive_cutmix
-from semjax.policies.common import Policy
-from semjax.policies.composition import choose, lisa, scheduled
+from semjax.policies.common import WEIGHT_SCOPES, Policy
+from semjax.policies.composition import CHOICE_SCOPES, choose, lisa, scheduled
 from semjax.policies.cutmix import cutmix
 from semjax.policies.fmix import fmix
 from semjax.policies.gridmix import gridmix
@@ -19,6 +19,8 @@ from semjax.policies.saliencymix import saliencymix
 from semjax.policies.smoothmix import smoothmix
 
 __all__ = [
+    "CHOICE_SCOPES",
+    "WEIGHT_SCOPES",
     "Policy",
     "alignmix",
     "at_layers",

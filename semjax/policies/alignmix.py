@@ -32,7 +32,8 @@ def alignmix(
     the squared distance as cost. A fair coin for each row decides whose geometry is kept: the
     partner's cells are moved to where the row's are alike, or the row's to where the partner's
     are. The plan is held constant. Its rows sum to 1 and its columns nearly, so that the pooled
-    mean is nearly kept. One forward pass of B rows more.
+    mean is nearly kept. Nothing moves in a row of weight 1, nor in one that is its own partner. One
+    forward pass of B rows more.
 
     Args:
       alpha: the parameter of the Beta law; 0 means no mixing.
@@ -69,6 +70,8 @@ def alignmix(
         raise ValueError(f"layer must be an integer of at least 1; found {layer!r}")
     if not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon must be finite and above 0; found {epsilon!r}")
+    if not (isinstance(iterations, int) and iterations >= 1):
+        raise ValueError(f"iterations must be an integer of at least 1; found {iterations!r}")
     common = Common(
         alpha=alpha,
         weight_scope=weight_scope,
@@ -89,8 +92,9 @@ def alignmix(
         cells = math.prod(features.shape[1:3])
         still = jnp.eye(cells, dtype=jnp.float32).reshape(1, *plan.shape[1:])
         own = jax.random.bernoulli(coin_key, 0.5, draw.mixed.shape)
-        moves_own = (own & draw.mixed).reshape(-1, 1, 1, 1, 1)
-        moves_partner = (~own & draw.mixed).reshape(-1, 1, 1, 1, 1)
+        moved = (weight < 1) & (draw.partner != jnp.arange(len(draw.partner)))
+        moves_own = (own & moved).reshape(-1, 1, 1, 1, 1)
+        moves_partner = (~own & moved).reshape(-1, 1, 1, 1, 1)
         return Mix(
             draw.partner,
             weight,

@@ -52,7 +52,8 @@ def puzzlemix(
     Both problems are solved on the device, without a graph-cut library: see
     `semjax.labelling.label_grid` and `semjax.transport.assignment` for how near the optimum. The
     weight is the mean of the mask. Saliency costs one forward and one backward pass of B rows more.
-    Where n does not divide the image's sides, blocks have fractional edges.
+    Where n does not divide the image's sides, blocks have fractional edges. A row of proportion 1
+    is left as it is, and nothing moves in a row that is its own partner.
 
     Args:
       alpha: the parameter of the Beta law; 0 means no mixing.
@@ -111,6 +112,8 @@ def puzzlemix(
         size = image_size(batch)
         draw_key, count_key = jax.random.split(key)
         draw = common.draw(draw_key, batch)
+        # The prior alone would not keep a very salient block of the partner out.
+        draw = dataclasses.replace(draw, mixed=draw.mixed & (draw.weight < 1))
         whole = Mix(draw.partner, draw.weight, groups=groups)
         probe = asked(probe, "puzzlemix")
         saliency = probe.saliency()
@@ -143,11 +146,12 @@ def puzzlemix(
         if not transport:
             return mix
         still = jnp.eye(finest**2).reshape(1, finest, finest, finest, finest)
-        mixed = draw.mixed.reshape(-1, 1, 1, 1, 1)
+        moved = draw.mixed & (draw.partner != jnp.arange(len(draw.partner)))
+        moved = moved.reshape(-1, 1, 1, 1, 1)
         return dataclasses.replace(
             mix,
-            transport=jnp.where(mixed, other, still),
-            own_transport=jnp.where(mixed, own, still),
+            transport=jnp.where(moved, other, still),
+            own_transport=jnp.where(moved, own, still),
         )
 
     return policy
@@ -218,11 +222,12 @@ def mask_problem(
       Kim et al. 2020, Puzzle Mix (arXiv:2009.06962), eqs. 3 to 6.
     """
     own, other = _block_shares(saliency, n), _block_shares(partner_saliency, n)
-    z = np.linspace(0, 1, levels, dtype=np.float32)
+    z = np.linspace(0, 1, levels, dtype=np.float32).reshape(1, 1, 1, levels)
     unary = own[..., None] * (1 - z) + other[..., None] * z
-    ways = np.array([math.comb(levels - 1, k) for k in range(levels)], np.float32)
+    label = np.arange(levels)[None]
+    ways = np.array([[math.comb(levels - 1, k) for k in range(levels)]], np.float32)
     lam = jnp.asarray(weight, jnp.float32)[:, None]
-    law = ways * lam ** np.arange(levels) * (1 - lam) ** np.arange(levels - 1, -1, -1)
+    law = ways * lam**label * (1 - lam) ** (levels - 1 - label)
     prior = -jnp.log(law + 1e-8)
     unary = unary + (eta / n**2) * prior[:, None, None]
     strength = beta / (16 * n)

@@ -1,0 +1,205 @@
+"""From flags to a policy: names joined by +, their options, when they are on, and who is paired."""
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import optax
+
+import semjax
+from semjax.policies.composition import ChoiceScope
+
+if TYPE_CHECKING:  # config imports this module
+    from experiments.config import Config
+
+POLICIES: dict[str, Callable[..., semjax.Policy]] = {
+    "mixup": semjax.mixup,
+    "cutmix": semjax.cutmix,
+    "fmix": semjax.fmix,
+    "resizemix": semjax.resizemix,
+    "gridmix": semjax.gridmix,
+    "smoothmix": semjax.smoothmix,
+    "saliencymix": semjax.saliencymix,
+    "attentive_cutmix": semjax.attentive_cutmix,
+    "puzzlemix": semjax.puzzlemix,
+    "alignmix": semjax.alignmix,
+    "manifold_mixup": semjax.manifold_mixup,
+    "noisy_feature_mixup": semjax.noisy_feature_mixup,
+}
+# What a policy asks the model for, as passes of B rows.
+LOOKS_AT_MODEL = ("saliencymix", "attentive_cutmix", "puzzlemix", "alignmix")
+NEEDS_FEATURE_MAP = ("attentive_cutmix", "alignmix")
+# The rules whose attributes every labelled data set has.
+PAIRINGS = ("permutation", "derangement", "roll", "reverse", "same_class", "other_class")
+
+
+def names(policy: str) -> list[str]:
+    """The policies that --policy names; none for `none`.
+
+    Args:
+      policy: `none`, or names joined by +.
+
+    Returns:
+      The names.
+
+    Raises:
+      ValueError: a name that is none.
+
+    Example:
+      >>> names("cutmix+mixup")
+      ['cutmix', 'mixup']
+    """
+    if policy == "none":
+        return []
+    found = policy.split("+")
+    for name in found:
+        if name not in POLICIES:
+            near = difflib.get_close_matches(name, POLICIES, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(
+                f"no policy {name!r}: {hint}allowed are none, or some of {', '.join(POLICIES)}, "
+                "joined by +"
+            )
+    if len(set(found)) < len(found):
+        raise ValueError("names a policy twice")
+    return found
+
+
+def looks_at_model(policy: str) -> bool:
+    """Whether drawing the policy runs the model.
+
+    Args:
+      policy: as for `names`.
+
+    Returns:
+      A bool.
+
+    Example:
+      >>> looks_at_model("mixup+puzzlemix")
+      True
+    """
+    return any(name in LOOKS_AT_MODEL for name in names(policy))
+
+
+def has_option(name: str, option: str) -> bool:
+    """Whether the policy of a name takes an option.
+
+    Args:
+      name: one of POLICIES.
+      option: a keyword of its factory.
+
+    Returns:
+      A bool.
+
+    Example:
+      >>> has_option("resizemix", "alpha")
+      False
+    """
+    return option in inspect.signature(POLICIES[name]).parameters
+
+
+def build(config: "Config", hidden_layers: int) -> semjax.Policy | None:
+    """Builds the policy of a run.
+
+    Args:
+      config: its flags.
+      hidden_layers: how many hidden layers the model offers; AlignMix mixes at the last.
+
+    Returns:
+      A policy, or None for `--policy=none`.
+
+    Raises:
+      ValueError: a flag or an option that cannot be; the message names it.
+    """
+    members = names(config.policy)
+    if not members:
+        return None
+    options = _options(config.policy_options, members)
+    built = [_member(name, config, options.get(name, {}), hidden_layers) for name in members]
+    shares = _probabilities(config.policy_probabilities, len(members))
+    policy, scope = built[0], cast(ChoiceScope, config.policy_scope)
+    if len(members) > 1 or shares != [1.0]:
+        policy = semjax.choose(dict(zip(built, shares, strict=True)), scope=scope)
+    ramp = None
+    if config.mix_ramp_steps:
+        ramp = optax.linear_schedule(0.0, 1.0, config.mix_ramp_steps, config.mix_from_step)
+    if config.mix_from_step or config.mix_until_step or ramp:
+        window = (config.mix_from_step, config.mix_until_step or None)
+        policy = semjax.scheduled(policy, on=window, ramp=ramp)
+    return policy
+
+
+def _member(
+    name: str, config: "Config", options: dict[str, Any], hidden_layers: int
+) -> semjax.Policy:
+    factory = POLICIES[name]
+    known = inspect.signature(factory).parameters
+    pairing: Any = config.pairing
+    if pairing == "near_label":
+        pairing = semjax.near_label(bandwidth=config.pairing_bandwidth)
+    common: dict[str, Any] = {
+        "weight_scope": config.weight_scope,
+        "probability": config.mix_probability,
+        "pairing": pairing,
+        "groups": config.pairing_groups,
+    }
+    if config.alpha and has_option(name, "alpha"):
+        common["alpha"] = config.alpha
+    if name == "cutmix":
+        common["correction"] = config.correction
+    if name == "alignmix":
+        common["layer"] = hidden_layers
+    if unknown := sorted(set(options) - set(known)):
+        raise ValueError(
+            f"--policy_options: {name} has no option {unknown[0]!r}; it has {', '.join(known)}"
+        )
+    try:
+        policy = factory(**{**common, **options})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--policy={name}: {error}") from error
+    layers = {**{key: p.default for key, p in known.items()}, **options}.get("layers", ())
+    if max(layers, default=0) > hidden_layers:
+        raise ValueError(
+            f"--policy_options: {name}.layers={tuple(layers)}; --model={config.model} offers the "
+            f"layers 0 to {hidden_layers}"
+        )
+    return policy
+
+
+def _options(text: str, members: list[str]) -> dict[str, dict[str, Any]]:
+    """Options by policy, from `fmix.decay_power=2;manifold_mixup.layers=(0,1)`."""
+    options: dict[str, dict[str, Any]] = {}
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        path, equals, value = entry.partition("=")
+        name, dot, option = path.strip().partition(".")
+        if not (equals and dot and option):
+            raise ValueError(f"--policy_options: found {entry!r}; write POLICY.OPTION=VALUE")
+        if name not in members:
+            raise ValueError(
+                f"--policy_options: {name!r} is not part of --policy={'+'.join(members) or 'none'}"
+            )
+        try:
+            options.setdefault(name, {})[option.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(
+                f"--policy_options: {entry!r}: the value must be a number, True, False, None, a "
+                "quoted text or a tuple of these"
+            ) from error
+    return options
+
+
+def _probabilities(text: str, count: int) -> list[float]:
+    if not text:
+        return [1 / count] * count
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) != count or min(shares) < 0 or sum(shares) > 1 + 1e-6:
+        raise ValueError(
+            f"--policy_probabilities={text}: must be {count} numbers of at least 0, joined by "
+            "commas, one for each policy, with a sum of at most 1"
+        )
+    return shares

@@ -1,0 +1,309 @@
+"""How far every policy is from its reference: the table of docs/parity.md.
+
+A row compares a deterministic function of the library with NumPy loops in float64, over many random
+cases fed to both. `python tests/parity.py` writes the page; `parity_test.py` asserts the bounds and
+that the page is up to date.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import policy_reference
+import reference
+
+from semjax.mixing import Mix, interpolate, interpolate_spatial
+from semjax.policies.cutmix import box_mask, clipped_box, cutmix_mask
+from semjax.policies.fmix import fmix_field, fmix_mask
+from semjax.policies.gridmix import gridmix_mask
+from semjax.policies.resizemix import box_zoom
+from semjax.policies.smoothmix import smoothmix_mask
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
+SIZES = [(32, 32), (24, 36), (7, 5), (1, 9), (1, 1)]
+CASES = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+      policy: its name, with the options that matter.
+      paper: who described it.
+      reference: what the library is compared with.
+      deviation: returns the largest absolute deviation over random cases.
+      tolerance: what the deviation may be.
+      fixtures: what was worked by hand or in closed form, and agrees, and the test that says so.
+      known: what widely used implementations do differently, and what this one does.
+    """
+
+    policy: str
+    paper: str
+    reference: str
+    deviation: Callable[[], float]
+    tolerance: float
+    fixtures: str
+    known: str
+
+
+def _gap(found, expected) -> float:
+    """The largest absolute difference; shapes must agree."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if found.shape != expected.shape:
+        return math.inf
+    return float(np.abs(found - expected).max(initial=0.0))
+
+
+def _worst(compare: Callable[..., float]) -> float:
+    """The largest deviation of `compare(random, height, width)` over the sizes."""
+    random = np.random.default_rng(0)
+    return max(compare(random, *size) for size in SIZES)
+
+
+def _float32(random, low, high, *shape) -> np.ndarray:
+    return random.uniform(low, high, shape).astype(np.float32)
+
+
+def _centres(random, height, width) -> np.ndarray:
+    return random.integers(0, [height, width], (CASES, 2)).astype(np.int32)
+
+
+def mixup() -> float:
+    """Rows mixed by weight."""
+
+    def compare(random, height, width):
+        partner = random.permutation(CASES).astype(np.int32)
+        weight = _float32(random, 0, 1, CASES)
+        x = _float32(random, -1, 1, CASES, height, width, 3)
+        found = interpolate(Mix(partner, weight), x)
+        return _gap(found, reference.interpolate(partner, weight, x))
+
+    return _worst(compare)
+
+
+def cutmix() -> float:
+    """Boxes around a centre, clipped."""
+
+    def compare(random, height, width):
+        weight, centre = _float32(random, 0, 1, CASES), _centres(random, height, width)
+        found = cutmix_mask(weight, centre, height=height, width=width)
+        return _gap(found, reference.cutmix_mask(weight.astype(float), centre, height, width))
+
+    return _worst(compare)
+
+
+def cutmix_minmax() -> float:
+    """Boxes inside the image, and the pixels they have."""
+
+    def compare(random, height, width):
+        first = random.integers(0, [height, width], (CASES, 2))
+        last = random.integers(first, [height + 1, width + 1])
+        box = np.concatenate([first, last], 1).astype(np.int32)
+        found = np.asarray(box_mask(box, height=height, width=width))
+        return max(
+            _gap(found, policy_reference.box_mask(box, height, width)),
+            _gap((1 - found).sum((1, 2, 3)), (last - first).prod(1)),
+        )
+
+    return _worst(compare)
+
+
+def fmix(*, reference_compat: bool = False) -> float:
+    """Fields relative to their greatest value, and the pixels chosen from a field."""
+
+    def compare(random, height, width):
+        columns = width // 2 + 1
+        if reference_compat and width % 2:
+            columns = min(width, width // 2 + 2)
+        noise = random.standard_normal((CASES, height, columns, 2)).astype(np.float32)
+        field = np.asarray(
+            fmix_field(noise, height=height, width=width, reference_compat=reference_compat)
+        )
+        expected = policy_reference.fmix_field(noise, height, width, 3.0, reference_compat)
+        weight, up = _float32(random, 0, 1, CASES), random.integers(0, 2, CASES) > 0
+        return max(
+            _gap(field / np.abs(field).max(), expected / np.abs(expected).max()),
+            _gap(fmix_mask(weight, field, up), policy_reference.fmix_mask(weight, field, up)),
+        )
+
+    return _worst(compare)
+
+
+def resizemix() -> float:
+    """Boxes, and batches with the partners resized into them by area averages."""
+
+    def compare(random, height, width):
+        ratio, centre = _float32(random, 0.1, 0.8, CASES), _centres(random, height, width)
+        box = clipped_box(ratio, centre, height=height, width=width)
+        expected = policy_reference.clipped_box(ratio.astype(float), centre, height, width)
+        mask = box_mask(box, height=height, width=width)
+        partner = np.roll(np.arange(CASES), 1).astype(np.int32)
+        x = _float32(random, -1, 1, CASES, height, width, 1)
+        mix = Mix(
+            partner, mask.mean((1, 2, 3)), mask, zoom=box_zoom(box, height=height, width=width)
+        )
+        pasted = x.astype(np.float64)
+        for i, (top, left, bottom, right) in enumerate(expected):
+            if top < bottom and left < right:
+                small = reference.area_resample(x[[partner[i]]], bottom - top, right - left)
+                pasted[i, top:bottom, left:right] = small[0]
+        return max(_gap(box, expected), _gap(interpolate_spatial(mix, x), pasted))
+
+    return _worst(compare)
+
+
+def gridmix() -> float:
+    """Grids of holes."""
+
+    def compare(random, height, width):
+        weight = _float32(random, 0, 1, CASES)
+        holes = random.integers(2, 7, CASES).astype(np.float32)
+        area, aspect = _float32(random, 0.5, 1, CASES), _float32(random, 0.5, 2, CASES)
+        place = _float32(random, 0, 1, CASES, 2)
+        found = gridmix_mask(
+            weight, holes, area=area, aspect=aspect, place=place, height=height, width=width
+        )
+        drawn = [value.astype(float) for value in (weight, holes, area, aspect, place)]
+        return _gap(found, policy_reference.gridmix_mask(*drawn, height, width))
+
+    return _worst(compare)
+
+
+def smoothmix() -> float:
+    """Gaussians."""
+
+    def compare(random, height, width):
+        sigma, centre = _float32(random, 0.25, 0.5, CASES), _float32(random, 0, 1, CASES, 2)
+        found = smoothmix_mask(sigma, centre, height=height, width=width)
+        return _gap(found, policy_reference.smoothmix_mask(sigma, centre, height, width))
+
+    return _worst(compare)
+
+
+ROWS = [
+    Row(
+        policy="mixup",
+        paper="Zhang et al. 2018",
+        reference="sum of two rows",
+        deviation=mixup,
+        tolerance=1e-6,
+        fixtures="Beta law at 7 alphas from 0.001 to 10 (`mixup_test.py`)",
+        known="Elsewhere: the weight is returned as the partner's, so that labels are swapped; "
+        "images and labels are shuffled by two permutations; p is applied twice (p² of the batches "
+        "are mixed); a ratio of float32 gammas is NaN for 13 % of the draws at alpha 0.01. Here: "
+        "the weight is the original's, one `Mix` drives all, p acts once, no draw is NaN.",
+    ),
+    Row(
+        policy="cutmix",
+        paper="Yun et al. 2019",
+        reference="the authors' box, pixel by pixel",
+        deviation=cutmix,
+        tolerance=0.0,
+        fixtures="10 of 10 boxes; mean weight 0.701 at 32 and 0.690 at 64 pixels "
+        "(`cutmix_test.py`)",
+        known="Elsewhere: the label weight is taken from the box before clipping (wrong by up to "
+        "0.69), or H and W are swapped on images that are not square. Here: the weight is the mean "
+        "of the mask, whatever the shape; `correction=False` gives the unclipped weight.",
+    ),
+    Row(
+        policy="cutmix, minmax",
+        paper="Bochkovskiy et al. 2020 (code)",
+        reference="a box inside the image, pixel by pixel",
+        deviation=cutmix_minmax,
+        tolerance=0.0,
+        fixtures="sides, places and mean weight at 10 x 15 pixels (`cutmix_test.py`)",
+        known="timm draws sides and places as here, the last row and column left out. A range "
+        "without an integer is a ValueError that names the image's size.",
+    ),
+    Row(
+        policy="fmix",
+        paper="Harris et al. 2020",
+        reference="the paper's spectrum, NumPy's irfftn; sorted pixels",
+        deviation=fmix,
+        tolerance=1e-5,
+        fixtures="count of pixels within 1, fair coin, spectrum falling by the sixth power "
+        "(`fmix_test.py`)",
+        known="The authors' code and its copies index the wrong axis of the spectrum, so that all "
+        "energy lies at |k_x| <= 1; labels get the proportion drawn, up to 1/(HW) from the "
+        "pixels'. Here: the paper's spectrum, and the mean of the mask.",
+    ),
+    Row(
+        policy="fmix, reference_compat",
+        paper="Harris et al. 2020 (code)",
+        reference="the authors' spectrum, NumPy's irfftn; sorted pixels",
+        deviation=lambda: fmix(reference_compat=True),
+        tolerance=1e-5,
+        fixtures="energy at |k_x| > 1 below 1e-10 (`fmix_test.py`)",
+        known="The wrong axis, on purpose. On images one pixel high, where the authors' code "
+        "fails, row 0 serves twice.",
+    ),
+    Row(
+        policy="resizemix",
+        paper="Qin et al. 2020",
+        reference="OpenMixup's box; area averages of the partner",
+        deviation=resizemix,
+        tolerance=1e-5,
+        fixtures="mean weight 0.841 at 32 pixels (`resizemix_test.py`)",
+        known="OpenMixup fails on a box without area, swaps H and W and picks nearest pixels. "
+        "Here: such a box has weight 1, any shape, area averages.",
+    ),
+    Row(
+        policy="gridmix",
+        paper="Baek et al. 2021, Dobrynin's form",
+        reference="hole by hole",
+        deviation=gridmix,
+        tolerance=0.0,
+        fixtures="a grid of 9 holes; mean weight of the reference's own draws (`gridmix_test.py`)",
+        known="Dobrynin's code wraps around where a crop is longer than the image, raises where "
+        "holes do not fit, and has holes at weight 1. Here: crops are cut to the image, the number "
+        "of holes to half the crop, and weight 1 is the row itself.",
+    ),
+    Row(
+        policy="smoothmix",
+        paper="Lee et al. 2020",
+        reference="a Gaussian, pixel by pixel",
+        deviation=smoothmix,
+        tolerance=1e-6,
+        fixtures="mean weight in closed form at 8 x 8 and 6 x 10 pixels (`smoothmix_test.py`)",
+        known="OpenMixup gives the Gaussian to the partner's pixels and its mean to the row's "
+        "label (labels swapped), puts centres between pixels, and needs square images. Here: the "
+        "Gaussian and its mean are the row's, with centres anywhere, on any shape.",
+    ),
+]
+
+
+def bound(deviation: float) -> str:
+    """A deviation as text: the next power of ten, with room for the rounding of other machines."""
+    if deviation == 0:
+        return "exact"
+    return f"<= 1e{math.ceil(math.log10(3 * deviation)):d}"
+
+
+def render(rows: list[Row] | None = None) -> str:
+    """The page."""
+    lines = [
+        "# Parity",
+        "",
+        "Every policy against an independent NumPy reference (float64, loops), both fed the same "
+        "random draws: the largest absolute deviation over "
+        f"{CASES} cases on each of {len(SIZES)} sizes, among them non-square, odd and one-pixel "
+        "ones. "
+        "Written by `python tests/parity.py`; `tests/parity_test.py` asserts it.",
+        "",
+        "| policy | paper | reference | deviation | tolerance | fixtures | known differences |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in ROWS if rows is None else rows:
+        tolerance = "0" if row.tolerance == 0 else f"{row.tolerance:.0e}".replace("e-0", "e-")
+        cells = [row.policy, row.paper, row.reference, bound(row.deviation()), tolerance]
+        cells += [row.fixtures, row.known]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(render(), encoding="utf-8")
