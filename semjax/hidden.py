@@ -109,7 +109,7 @@ def takes_hidden(apply_fn: ApplyFn) -> bool:
 
 
 def run_model(
-    apply_fn: ApplyFn, params: Any, images: Any, key: jax.Array, *, hidden: Hidden | None = None
+    apply_fn: ApplyFn, params: Any, images: Any, rng: jax.Array, *, hidden: Hidden | None = None
 ) -> Outputs:
     """Runs an apply function, with a hook for its hidden layers if it takes one.
 
@@ -117,7 +117,7 @@ def run_model(
       apply_fn: as for `make_sem_loss`.
       params: its parameters.
       images: what it is fed.
-      key: consumed.
+      rng: as apply_fn takes it; consumed.
       hidden: the hook; None mixes no hidden layer.
 
     Returns:
@@ -137,7 +137,7 @@ def run_model(
     extra = {}
     if takes_hidden(apply_fn):
         extra["hidden"] = hidden or (lambda layer, x: x)
-    outputs = apply_fn(params, images, key, **extra)
+    outputs = apply_fn(params, images, rng, **extra)
     if not isinstance(outputs, Outputs):
         raise TypeError(f"apply_fn must return semjax.Outputs; found {type(outputs).__name__}")
     return outputs

@@ -286,7 +286,8 @@ def _pass(problem: _Problem, messages: _Messages, backwards: bool) -> tuple[_Mes
         carry = message(cost - from_right, right), to_below, value, jnp.roll(value, turn, axis=0)
         return carry, (from_left, from_above, labels)
 
-    nothing, zeros = jnp.zeros_like(problem.unary[0]), jnp.zeros_like(right[0])
+    # Both made of the unary cost, which varies over shards if anything does.
+    nothing, zeros = jnp.zeros_like(problem.unary[0]), jnp.zeros_like(problem.unary[0, 0])
     start: tuple[jax.Array, ...] = nothing, nothing, zeros, zeros
     here: tuple[jax.Array, ...] = problem.unary, problem.share, right, below, left, above
     here = *here, told.right, told.below

@@ -388,6 +388,17 @@ def check_mix(mix: Mix, batch_size: int) -> None:
             raise ValueError(
                 f"mix.{name} must have shape ({batch_size}, {shape}); found {value.shape}"
             )
+    if (mix.layer is None) != (not mix.layers):
+        raise ValueError(
+            "mix.layers must list the values of mix.layer, and be empty without it; "
+            f"found layers={mix.layers!r} and {'no' if mix.layer is None else 'a'} layer"
+        )
+    if mix.noise is not None:
+        shapes = [leaf.shape for leaf in jax.tree.leaves(mix.noise)]
+        if shapes != 3 * [(batch_size,)]:
+            raise ValueError(
+                f"mix.noise must have leaves of shape ({batch_size},); found {shapes}"
+            )
     if mix.groups < 1 or batch_size % mix.groups:
         raise ValueError(f"mix.groups={mix.groups} must divide the batch of {batch_size} rows")
 

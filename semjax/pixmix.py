@@ -21,6 +21,12 @@ _MAPS = 4
 # Steps before a point is taken to lie on the attractor, and steps that are plotted.
 _UNPLOTTED, _PLOTTED = 16, 32
 
+# Where points are and their colours: f32[P, N, 2], f32[P, N, C].
+_Points = tuple[jax.Array, jax.Array]
+# Matrices and shifts, f32[P, M, 2, 2] and f32[P, M, 2]; and f32[P, M - 1], what a uniform draw must
+# reach to choose the second map, the third, ....
+_Maps = tuple[jax.Array, jax.Array, jax.Array]
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +95,7 @@ def pixmix(
       >>> from semjax.pixmix import fractal_pictures, pixmix
       >>> picture_key, key = jax.random.split(jax.random.key(0))
       >>> pictures = fractal_pictures(picture_key, 2, height=8, width=6)
-      >>> pixmix(key, jnp.zeros((4, 8, 6, 3), jnp.uint8), pictures).shape
+      >>> pixmix(key, jnp.zeros((4, 8, 6, 3), jnp.uint8), pictures, k=1).shape
       (4, 8, 6, 3)
 
     References:
@@ -151,8 +157,8 @@ def draw_pixmix(
     every = (batch_size, rounds)
     op, level = draw_ops(keys[0], (batch_size, rounds + 1), severity=severity)
     convex = jax.random.bernoulli(keys[1], 0.5, every)
-    # The largest of beta uniform draws, for a beta that need not be whole, has the law Beta(beta, 1)
-    # and 1 minus it Beta(1, beta): no rejection sampling is needed.
+    # A uniform draw to the power 1 / beta has the law Beta(beta, 1), and 1 minus it Beta(1, beta):
+    # no rejection sampling is needed.
     own, partner = jax.random.uniform(keys[2], (2, *every), jnp.float32) ** (1 / beta)
     partner = 1 - partner
     return PixmixDraw(
@@ -272,89 +278,89 @@ def fractal_pictures(
     """
     count = _checked_natural("count", count)
     sizes = {"height": height, "width": width, "channels": channels}
-    for name, size in sizes.items():
-        if _checked_natural(name, size) < 1:
-            raise ValueError(f"{name} must be at least 1; found {size}")
-    return jax.vmap(lambda key: _fractal(key, height, width, channels))(
-        jax.random.split(key, count)
-    )
-
-
-def _fractal(key: jax.Array, height: int, width: int, channels: int) -> jax.Array:
-    """One picture, f32[H, W, C]."""
-    map_key, start_key, game_key, colour_key = jax.random.split(key, 4)
-    matrix, shift, thresholds = _affine_maps(map_key)
-    colour, background = _colours(colour_key, channels)
+    for name, length in sizes.items():
+        if _checked_natural(name, length) < 1:
+            raise ValueError(f"{name} must be at least 1; found {length}")
+    map_key, colour_key, start_key, settle_key, plot_key = jax.random.split(key, 5)
+    maps = _affine_maps(map_key, count)
+    colour, background = _colours(colour_key, count, channels)
     points = max(1024, 2 * height * width)
-    cells = height * width
 
-    def move(state: tuple[jax.Array, jax.Array], key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        place, shade = state
-        chance = jax.random.uniform(key, (points, 1), jnp.float32)
-        chosen = (chance >= thresholds[None]).sum(1)
-        place = jnp.einsum("pij,pj->pi", matrix[chosen], place) + shift[chosen]
-        return place, (shade + colour[chosen]) / 2
+    def move(state: _Points, key: jax.Array) -> _Points:
+        return _moved(state, jax.random.uniform(key, (count, points, 1), jnp.float32), maps, colour)
 
-    settle_key, plot_key = jax.random.split(game_key)
-    place = jax.random.uniform(start_key, (points, 2), jnp.float32, -1, 1)
-    state = (place, jnp.broadcast_to(background, (points, channels)))
+    start = jax.random.uniform(start_key, (count, points, 2), jnp.float32, -1, 1)
     state, _ = jax.lax.scan(
         lambda state, key: (move(state, key), None),
-        state,
+        (start, jnp.broadcast_to(background, (count, points, channels))),
         jax.random.split(settle_key, _UNPLOTTED),
     )
     # The points now lie on the attractor: the picture is the box around them.
-    low, high = state[0].min(0, keepdims=True), state[0].max(0, keepdims=True)
-    size = jnp.array([[height, width]], jnp.float32)
+    low, high = state[0].min(1, keepdims=True), state[0].max(1, keepdims=True)
+    size = jnp.array([[[height, width]]], jnp.int32)
     scale = size / jnp.maximum(high - low, 1e-6)
 
     def plot(
-        carry: tuple[tuple[jax.Array, jax.Array], jax.Array], key: jax.Array
-    ) -> tuple[tuple[tuple[jax.Array, jax.Array], jax.Array], None]:
+        carry: tuple[_Points, jax.Array], key: jax.Array
+    ) -> tuple[tuple[_Points, jax.Array], None]:
         state, sums = carry
         place, shade = state = move(state, key)
-        cell = jnp.clip(((place - low) * scale).astype(jnp.int32), 0, size.astype(jnp.int32) - 1)
-        ink = jnp.concatenate([shade, jnp.ones((points, 1), jnp.float32)], 1)
-        return (state, sums.at[cell[:, 0] * width + cell[:, 1]].add(ink)), None
+        cell = jnp.clip(((place - low) * scale).astype(jnp.int32), 0, size - 1)
+        ink = jnp.concatenate([shade, jnp.ones((count, points, 1), jnp.float32)], 2)
+        add = jax.vmap(lambda sums, cell, ink: sums.at[cell[:, 0], cell[:, 1]].add(ink))
+        return (state, add(sums, cell, ink)), None
 
-    sums = jnp.zeros((cells, channels + 1), jnp.float32)
+    sums = jnp.zeros((count, height, width, channels + 1), jnp.float32)
     (_, sums), _ = jax.lax.scan(plot, (state, sums), jax.random.split(plot_key, _PLOTTED))
-    number = sums[:, -1:]
-    ink = sums[:, :-1] / jnp.maximum(number, 1)
-    light = jnp.log1p(number) / jnp.log1p(number.max())
-    picture = light * ink + (1 - light) * background
-    return jnp.clip(picture, 0, 1).reshape(height, width, channels)
+    number = sums[..., -1:]
+    light = jnp.log1p(number) / jnp.log1p(number.max((1, 2), keepdims=True))
+    ink = sums[..., :-1] / jnp.maximum(number, 1)
+    return jnp.clip(light * ink + (1 - light) * background[:, None], 0, 1)
 
 
-def _affine_maps(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Contractive maps of the plane: f32[M, 2, 2] and f32[M, 2].
+def _moved(state: _Points, chance: jax.Array, maps: _Maps, colour: jax.Array) -> _Points:
+    """Moves every point by a map chosen by chance, f32[P, N, 1], and mixes its colour in."""
+    place, shade = state
+    matrix, shift, thresholds = maps
+    chosen = (chance >= thresholds[:, None]).sum(2)
+    matrix, shift, colour = (
+        jax.vmap(lambda table, at: table[at])(table, chosen) for table in (matrix, shift, colour)
+    )
+    # Not a dot product, which some devices would round.
+    place = (matrix * place[:, :, None]).sum(3) + shift
+    return place, (shade + colour) / 2
 
-    With them f32[M - 1], what a uniform draw must reach to choose the second map, the third, ....
-    """
+
+def _affine_maps(key: jax.Array, count: int) -> _Maps:
+    """Contractive maps of the plane for each picture."""
     number_key, value_key, turn_key, sign_key, shift_key = jax.random.split(key, 5)
-    number = jax.random.randint(number_key, (), 2, _MAPS + 1)
-    used = jnp.arange(_MAPS) < number
-    large, ratio = jax.random.uniform(value_key, (2, _MAPS), jnp.float32, 0.3, 1.0)
+    each = (count, _MAPS)
+    number = jax.random.randint(number_key, (count, 1), 2, _MAPS + 1, jnp.int32)
+    used = jnp.arange(_MAPS, dtype=jnp.int32)[None] < number
+    large, ratio = jax.random.uniform(value_key, (2, *each), jnp.float32, 0.3, 1.0)
     # Attractors are neither dust nor blobs where the sum over the maps of their larger and twice
     # their smaller singular value is near (6 + number) / 2.
-    total = jnp.where(used, large * (1 + 2 * ratio), 0).sum()
-    large = jnp.minimum(large * (6 + number) / 2 / total, 0.95)
-    values = jnp.stack([large, large * ratio], 1)
-    before, after = _rotation(jax.random.uniform(turn_key, (2, _MAPS), jnp.float32, 0, 2 * math.pi))
-    values *= jax.random.rademacher(sign_key, (_MAPS, 2), jnp.float32)
-    matrix = jnp.einsum("mij,mj,mjk->mik", after, values, before)
-    shift = jax.random.uniform(shift_key, (_MAPS, 2), jnp.float32, -1, 1)
+    total = jnp.where(used, large * (1 + 2 * ratio), 0).sum(1, keepdims=True)
+    large = jnp.minimum(large * (6 + number) / (2 * total), 0.95)
+    signs = jax.random.rademacher(sign_key, (2, *each), jnp.float32)
+    values = jnp.stack([large * signs[0], large * ratio * signs[1]], -1)
+    before, after = _rotation(jax.random.uniform(turn_key, (2, *each), jnp.float32, 0, math.tau))
+    # after @ diag(values) @ before, likewise.
+    matrix = ((after * values[:, :, None])[..., None] * before[:, :, None]).sum(3)
+    shift = jax.random.uniform(shift_key, (*each, 2), jnp.float32, -1, 1)
     # By area, so that the points spread evenly; a flat map has its share as well.
-    area = jnp.where(used, jnp.maximum(jnp.abs(values[:, 0] * values[:, 1]), 0.02), 0)
-    return matrix, shift, jnp.cumsum(area)[:-1] / area.sum()
+    area = jnp.where(used, jnp.maximum(jnp.square(large) * ratio, 0.02), 0)
+    thresholds = jnp.cumsum(area, 1)[:, :-1] / area.sum(1, keepdims=True)
+    return matrix, shift, thresholds
 
 
-def _colours(key: jax.Array, channels: int) -> tuple[jax.Array, jax.Array]:
-    """The colours of the maps and of the background, f32[M, C] and f32[1, C] in [0, 1]."""
+def _colours(key: jax.Array, count: int, channels: int) -> tuple[jax.Array, jax.Array]:
+    """The colours of the maps and of the background, f32[P, M, C] and f32[P, 1, C] in [0, 1]."""
     back_key, distance_key = jax.random.split(key)
-    background = jax.random.uniform(back_key, (1, channels), jnp.float32)
+    background = jax.random.uniform(back_key, (count, 1, channels), jnp.float32)
     # Around a circle, and on the far side of it, so that every map stands out.
-    distance = jax.random.uniform(distance_key, (_MAPS, channels), jnp.float32, 0.3, 0.7)
+    each = (count, _MAPS, channels)
+    distance = jax.random.uniform(distance_key, each, jnp.float32, 0.3, 0.7)
     return (background + distance) % 1, background
 
 

@@ -227,7 +227,7 @@ def make_sem_loss(
         if options.needs_clean:
             inputs.append((images, keys.clean))
         if options.has_consistency:
-            views = _check_views(batch, main)
+            views = _check_views(batch, images)
             for view, key in enumerate(jax.random.split(keys.views, views.shape[1])):
                 inputs.append((rows.zero_padding(views[:, view]), key))
         outputs = _forward(apply_fn, params, inputs, mix, options)
@@ -367,7 +367,12 @@ def _main_input(images: Any) -> jax.Array:
     return next((leaf for leaf in leaves if leaf.ndim == 4), leaves[0])
 
 
-def _check_views(batch: Mapping[str, Any], images: jax.Array) -> jax.Array:
+def _check_views(batch: Mapping[str, Any], images: Any) -> jax.Array:
+    if not isinstance(images, jax.Array):
+        raise ValueError(
+            "consistency_weight is for one input; batch['image'] is a tree of "
+            f"{len(jax.tree.leaves(images))}"
+        )
     views = batch.get("views")
     shape = None if views is None else jnp.shape(views)
     if shape is None or len(shape) < 3 or (shape[0], *shape[2:]) != images.shape or not shape[1]:
@@ -375,7 +380,10 @@ def _check_views(batch: Mapping[str, Any], images: jax.Array) -> jax.Array:
             "consistency_weight needs batch['views'], augmented copies [B, V, ...] of images of "
             f"shape {images.shape}; found {shape}"
         )
-    return jnp.asarray(views)
+    views = jnp.asarray(views)
+    if not jnp.issubdtype(views.dtype, jnp.floating):
+        raise TypeError(f"batch['views'] must be floating, as the images are; found {views.dtype}")
+    return views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -463,7 +471,9 @@ def _combine(
     sample_weight = _sample_weight(batch, rows)
     targets = options.targets(label, mixed.logits)
     zero = jnp.zeros((), jnp.float32)
-    values = mixed_values(options.label_loss, mixed.logits, targets, mix, sample_weight)
+    values = mixed_values(
+        options.label_loss, mixed.logits, targets, mix, sample_weight=sample_weight
+    )
     classes = not options.regression
     aux: dict[str, Any] = {
         "mixed_loss": rows.mean(values),
@@ -471,7 +481,7 @@ def _combine(
         "gap": zero,
         "normalised_gap": zero,
         "consistency": zero,
-        "accuracy": rows.mean(hits(mixed.logits, label, mix)) if classes else zero,
+        "accuracy": rows.mean(hits(mixed.logits, label, mix=mix)) if classes else zero,
         "clean_accuracy": zero,
         "weight": rows.mean(mix.weight),
         "unmixed": rows.mean(unmixed(mix)),

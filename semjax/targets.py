@@ -44,6 +44,8 @@ def as_targets(
         targets = label.astype(jnp.float32)
         targets = targets[:, None] if targets.ndim == 1 else targets
     elif logits.ndim == 4:
+        if label.ndim not in (3, 4):
+            raise ValueError(f"labels {label.shape} do not fit the model's output {logits.shape}")
         classes = logits.shape[-1]
         cells = label.reshape(-1) if label.ndim == 3 else label.reshape(-1, label.shape[-1])
         targets = smooth_targets(cells, classes, smoothing=smoothing)
@@ -104,6 +106,7 @@ def mixed_values(
     logits: jax.Array,
     targets: jax.Array,
     mix: Mix,
+    *,
     sample_weight: jax.Array | None = None,
 ) -> jax.Array:
     """The label loss of every mixed row, each of its two labels counted by its own weight if given.
@@ -132,7 +135,9 @@ def mixed_values(
       >>> from semjax.mixing import Mix
       >>> from semjax.targets import mixed_values
       >>> mix, weights = Mix(jnp.array([1, 0]), jnp.full(2, 0.75)), jnp.array([1.0, 3.0])
-      >>> mixed_values("mse", jnp.zeros((2, 1)), jnp.ones((2, 1)), mix, weights).tolist()
+      >>> values = mixed_values(
+      ...     "mse", jnp.zeros((2, 1)), jnp.ones((2, 1)), mix, sample_weight=weights)
+      >>> values.tolist()
       [1.5, 2.5]
 
     References:
@@ -148,7 +153,7 @@ def mixed_values(
     return mix.weight * own + (1 - mix.weight) * other
 
 
-def hits(logits: jax.Array, label: jax.Array, mix: Mix | None = None) -> jax.Array:
+def hits(logits: jax.Array, label: jax.Array, *, mix: Mix | None = None) -> jax.Array:
     """How right each row is: each of its two labels counts by its share; of dense maps the mean.
 
     Args:
@@ -164,7 +169,7 @@ def hits(logits: jax.Array, label: jax.Array, mix: Mix | None = None) -> jax.Arr
       >>> from semjax.mixing import Mix
       >>> from semjax.targets import hits
       >>> mix = Mix(jnp.array([1, 0]), jnp.full(2, 0.75))
-      >>> hits(jnp.eye(2), jnp.arange(2), mix).tolist()
+      >>> hits(jnp.eye(2), jnp.arange(2), mix=mix).tolist()
       [0.75, 0.75]
     """
     if logits.ndim == 2:

@@ -137,7 +137,7 @@ def _check_count(name: str, value: int) -> None:
 # so that another value compiles nothing.
 @functools.partial(jax.jit, static_argnames="iterations")
 def _sinkhorn(cost: jax.Array, epsilon: ArrayLike, iterations: int) -> jax.Array:
-    batch, n, m = cost.shape
+    n, m = cost.shape[1:]
     # The columns, scaled first, undo any constant of theirs; small numbers lose less to rounding.
     cost = cost - jax.lax.stop_gradient(cost.min(1, keepdims=True))
     kernel = -cost / epsilon
@@ -147,7 +147,8 @@ def _sinkhorn(cost: jax.Array, epsilon: ArrayLike, iterations: int) -> jax.Array
         return -jax.nn.logsumexp(kernel + columns, axis=2, keepdims=True) - math.log(n)
 
     # The last round is written out, for the columns' potential that its rows' potential belongs to.
-    rows = jax.lax.fori_loop(0, iterations - 1, scale, jnp.zeros((batch, n, 1), jnp.float32))
+    # Made of the cost, so that a loop inside shard_map carries what varies over shards.
+    rows = jax.lax.fori_loop(0, iterations - 1, scale, jnp.zeros_like(cost[:, :, :1]))
     columns = -jax.nn.logsumexp(kernel + rows, axis=1, keepdims=True) - math.log(m)
     # The softmax is the last scaling of the rows, normalised after the rounding of its exponents.
     return jax.nn.softmax(kernel + columns, axis=2) / n
@@ -184,14 +185,16 @@ def _auction(worth: jax.Array, rounds: ArrayLike, tolerance: ArrayLike) -> jax.A
     batch, n, _ = worth.shape
     # One more increment, never used, for the auctions that are over.
     increments = tolerance * jnp.array([*_PHASES, 0.0], jnp.float32)
-    nobody = jnp.full((batch, n), n, jnp.int32)
-    first, next_waiting = _fill(nobody[:, :_BIDDERS], jnp.zeros(batch, jnp.int32), n)
+    # Made of the worths, so that the loop inside shard_map carries what varies over shards.
+    nobody = jnp.full_like(worth[:, 0], n, jnp.int32)
+    none = jnp.zeros_like(nobody[:, 0])
+    first, next_waiting = _fill(nobody[:, :_BIDDERS], none, n)
     state = _Auction(
-        price=jnp.zeros((batch, n), jnp.float32),
+        price=jnp.zeros_like(worth[:, 0]),
         owner=nobody,
         bidder=first,
         waiting=next_waiting,
-        phase=jnp.zeros(batch, jnp.int32),
+        phase=none,
         rounds=jnp.int32(0),
     )
 

@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 from experiments import config as config_lib
+from experiments import flagfiles
 from experiments.config import Config, ConfigError
 
 
@@ -29,7 +30,7 @@ def test_every_flag_reaches_the_config():
         field.name: _another_value(field)
         for field in dataclasses.fields(Config)
         # Those that exclude each other are set together below.
-        if field.name not in ("policy", "sem_weight", "nesterov", "representation", "accumulate")
+        if field.name not in APART
     }
     args = [
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
@@ -39,10 +40,23 @@ def test_every_flag_reaches_the_config():
     for name, value in changed.items():
         assert getattr(config, name) == value, name
     assert parse("--policy=cutmix").policy == "cutmix"
+    mixed = parse(
+        "--policy=cutmix+fmix", "--policy_probabilities=0.2,0.3", "--policy_options=fmix.alpha=2"
+    )
+    assert mixed.policy_probabilities == "0.2,0.3"
+    assert mixed.policy_options == "fmix.alpha=2"
+    window = parse("--mix_from_step=3", "--mix_until_step=9")
+    assert (window.mix_from_step, window.mix_until_step) == (3, 9)
     assert parse("--sem_weight=2").sem_weight == 2
     assert parse("--nesterov").nesterov
     assert parse("--representation=spatial").representation == "spatial"
     assert parse("--pairing_groups=2", "--accumulate=2").accumulate == 2
+
+
+APART = (
+    *("policy", "policy_probabilities", "policy_options", "mix_from_step", "mix_until_step"),
+    *("sem_weight", "nesterov", "representation", "accumulate"),
+)
 
 
 def _another_value(field: dataclasses.Field) -> object:
@@ -78,7 +92,7 @@ def test_config_flags_repeats_the_config_but_not_its_directory(tmp_path: pathlib
     assert config_lib.read(written) == dataclasses.replace(config, workdir="runs/config-7")
 
 
-@pytest.mark.parametrize("path", sorted(config_lib.FLAG_DIR.glob("*.flags")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(flagfiles.FLAG_DIR.glob("*.flags")), ids=lambda p: p.stem)
 def test_every_flag_file_parses_and_says_what_to_expect(path: pathlib.Path):
     config = parse(f"--flagfile={path.name}")
     assert config.workdir == f"runs/{path.stem}-0"
@@ -111,13 +125,6 @@ def test_the_published_settings_are_the_published_ones():
     assert config.validation_fraction == 0
 
 
-def test_the_last_setting_wins_and_comments_and_nesting_work(tmp_path: pathlib.Path):
-    (tmp_path / "base.flags").write_text("# comment\n// another\n\n--seed=1\n--epochs=3\n")
-    (tmp_path / "mine.flags").write_text("--flagfile=base.flags\n--seed=2\n")
-    config = parse(f"--flagfile={tmp_path / 'mine.flags'}", "--epochs=4")
-    assert (config.seed, config.epochs, config.workdir) == (2, 4.0, "runs/mine-2")
-
-
 def test_steps_override_epochs():
     assert parse("--epochs=2").total_steps(10) == 20
     assert parse("--epochs=2", "--steps=7").total_steps(10) == 7
@@ -130,6 +137,10 @@ def test_flags_without_effect_are_named():
     ).without_effect()
     assert idle == ["--pairing (--policy=none)", "--distance (--sem_weight=0)"]
     assert parse("--nocorrection").without_effect() == ["--correction (--policy=mixup)"]
+    idle = parse("--policy=resizemix", "--alpha=2", "--policy_scope=sample").without_effect()
+    assert idle == ["--alpha (--policy=resizemix)", "--policy_scope (--policy=resizemix)"]
+    idle = parse("--pairing_bandwidth=3", "--mix_ramp_steps=2").without_effect()
+    assert idle == ["--pairing_bandwidth (--pairing=permutation)"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +162,27 @@ def test_flags_without_effect_are_named():
         (["--mix_probability=1.5"], "--mix_probability=1.5: must be at least 0 and at most 1"),
         (["--validation_fraction=1"], "--validation_fraction=1.0: must be at least 0 and below 1"),
         (["--label_smoothing=2"], "--label_smoothing=2.0"),
-        (["--policy=mixupp"], "--policy=mixupp"),
+        (["--policy=mixupp"], "--policy=mixupp: no policy 'mixupp': did you mean mixup?"),
+        (["--policy=mixup+mixup"], "--policy=mixup+mixup: names a policy twice"),
+        (["--policy=mixup+"], "no policy ''"),
+        (["--policy_probabilities=0.5,0.5"], "--policy_probabilities=0.5,0.5: must be 1 number"),
+        (["--policy_probabilities=2"], "--policy_probabilities=2: must be 1 number"),
+        (["--policy_probabilities=half"], "--policy_probabilities=half"),
+        (["--policy_options=cutmix.alpha=1"], "'cutmix' is not part of --policy=mixup"),
+        (["--policy_options=mixup.power=1"], "mixup has no option 'power'; it has alpha"),
+        (["--policy_options=mixup.alpha"], "write POLICY.OPTION=VALUE"),
+        (["--policy_options=mixup.alpha=a b"], "the value must be a number"),
+        (["--policy_options=mixup.alpha=-1"], "alpha must be finite and at least 0; found -1"),
+        (
+            ["--policy=manifold_mixup", "--policy_options=manifold_mixup.layers=(0,9)"],
+            "--model=cnn offers the layers 0 to 3",
+        ),
+        (["--policy=alignmix", "--model=mlp"], "--model=mlp does not have"),
+        (["--policy=puzzlemix", "--accumulate=2", "--pairing_groups=2"], "looks at the model"),
+        (["--mix_from_step=5", "--mix_until_step=5"], "--mix_until_step=5: must be above"),
+        (["--pairing_bandwidth=0"], "--pairing_bandwidth=0.0: must be above 0"),
+        (["--consistency_weight=-1"], "--consistency_weight=-1.0: must be at least 0"),
+        (["--augmentation=augmix2"], "--augmentation=augmix2"),
         (["--distance=l2"], "--distance=l2"),
         (["--model=resnet19"], "--model=resnet19"),
         (["--model=wrn_17_2"], "--model=wrn_17_2"),
@@ -173,22 +204,6 @@ def test_a_wrong_command_is_one_message_that_names_the_flag(args: list[str], mes
     with pytest.raises(ConfigError) as error:
         parse(*args)
     assert message in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("--flagfile=loop.flags", "names itself"),
-        ("seed=3", "not a flag: 'seed=3'"),
-        ("--no_such_flag=3", "no_such_flag"),
-        ("\xff\xfe", "cannot be read"),
-    ],
-)
-def test_a_wrong_flag_file_is_one_message(tmp_path: pathlib.Path, text: str, message: str):
-    path = tmp_path / "loop.flags"
-    path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConfigError, match=message):
-        parse(f"--flagfile={path}")
 
 
 def test_differences_name_what_changes_the_result_and_nothing_else():

@@ -12,7 +12,8 @@ import reference
 from scipy import stats
 
 from semjax import pairing as pairing_lib
-from semjax.pairing import PAIRINGS, mirror, pair
+from semjax import policies
+from semjax.pairing import BIJECTIONS, PAIRINGS, SELECTIONS, mirror, near_label, pair
 
 KEYS = 40
 VALID = {
@@ -23,7 +24,8 @@ VALID = {
     "one": [False] * 7 + [True] + [False] * 4,
     "no": [False] * 12,
 }
-each_pairing = pytest.mark.parametrize("pairing", PAIRINGS)
+each_pairing = pytest.mark.parametrize("pairing", BIJECTIONS)
+each_selection = pytest.mark.parametrize("pairing", SELECTIONS)
 
 
 def draws(count, batch_size, seed=0, valid=None, **options):
@@ -187,6 +189,170 @@ def test_mirror_refuses_what_does_not_fit():
         mirror(6, valid=jnp.ones(5, bool))
 
 
-@each_pairing
+@pytest.mark.parametrize("pairing", [*PAIRINGS, near_label()])
 def test_check_pairing_accepts_every_rule(pairing):
     pairing_lib.check_pairing(pairing, 3)
+
+
+# --- partners chosen by what they are ---------------------------------------------------------
+
+# Class 3 and subpopulation 2 have one row each, so that every rule has rows without a partner.
+LABEL = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 0, 1])
+GROUP = np.array([0, 0, 1, 1, 0, 1, 1, 0, 0, 2, 1, 0])
+
+
+def eligible(pairing, i, groups=1, valid=None):
+    """The rows that may be the partner of row i, by a loop."""
+    size, valid = len(LABEL) // groups, np.ones(12, bool) if valid is None else np.array(valid)
+    rows = []
+    for j in range(12):
+        fits = {
+            "same_class": LABEL[i] == LABEL[j],
+            "other_class": LABEL[i] != LABEL[j],
+            "same_class_other_group": LABEL[i] == LABEL[j] and GROUP[i] != GROUP[j],
+            "other_class_same_group": LABEL[i] != LABEL[j] and GROUP[i] == GROUP[j],
+        }[pairing]
+        if fits and i != j and i // size == j // size and valid[i] and valid[j]:
+            rows.append(j)
+    return rows or [i]
+
+
+def selected(count, pairing, groups=1, valid=None, label=LABEL, group=GROUP, seed=0):
+    """The partners under `count` keys, as draws does it for the rules that look at nothing."""
+    batch = {"label": jnp.asarray(label), "group": None if group is None else jnp.asarray(group)}
+    valid = None if valid is None else jnp.asarray(valid)
+
+    def draw(key):
+        return pair(key, len(label), pairing=pairing, groups=groups, valid=valid, **batch)
+
+    keys = jax.random.split(jax.random.key(seed), count)
+    return np.asarray(jax.jit(jax.vmap(draw))(keys))
+
+
+@pytest.mark.parametrize(("groups", "valid"), [(1, "all"), (1, "some"), (2, "some")])
+@each_selection
+def test_selections_are_uniform_over_the_rows_that_are_eligible(pairing, groups, valid):
+    """And nothing else is ever drawn: no invalid row, no row of another group of the batch."""
+    partners = selected(20_000, pairing, groups, VALID[valid])
+    assert partners.dtype == np.int32
+    for row in range(12):
+        possible = eligible(pairing, row, groups, VALID[valid])
+        if len(possible) == 1:
+            assert (partners[:, row] == possible[0]).all()
+        else:
+            assert_uniform(partners[:, row].tolist(), possible)
+
+
+@pytest.mark.parametrize("valid", ["few", "one", "no"])
+@each_selection
+def test_rows_without_a_partner_are_left_alone(pairing, valid):
+    partners = selected(200, pairing, 4, VALID[valid])
+    for row in range(12):
+        assert set(partners[:, row]) <= set(eligible(pairing, row, 4, VALID[valid]))
+
+
+def test_rows_draw_independently():
+    partners = selected(20_000, "same_class", label=np.zeros(4, int), group=None)
+    assert_uniform(
+        [tuple(pair) for pair in partners[:, :2].tolist()],
+        list(itertools.product([1, 2, 3], [0, 2, 3])),
+    )
+
+
+def test_soft_labels_have_the_class_of_their_largest_share():
+    soft = 0.6 * np.eye(4)[LABEL] + 0.1
+    hard = selected(KEYS, "same_class")
+    np.testing.assert_array_equal(selected(KEYS, "same_class", label=soft), hard)
+
+
+def law(label, bandwidth, allowed=None):
+    """The probabilities of C-Mixup without the row itself, row by row."""
+    label = np.float64(label).reshape(len(label), -1)
+    rows = []
+    for i, own in enumerate(label):
+        odds = [np.exp(-np.square(own - other).sum() / (2 * bandwidth**2)) for other in label]
+        odds[i] = 0
+        odds = np.array(odds) * (1 if allowed is None else allowed)
+        rows.append(odds / odds.sum())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2])
+def test_near_labels_are_drawn_by_their_kernel(dimensions):
+    label = np.random.default_rng(1).normal(size=(6, dimensions)).astype(np.float32)
+    label = label[:, 0] if dimensions == 1 else label
+    valid = np.array([1, 1, 1, 0, 1, 1], bool)
+    partners = selected(20_000, near_label(bandwidth=0.8), valid=valid, label=label, group=None)
+    expected = law(label, 0.8, valid)
+    for row in np.flatnonzero(valid):
+        counts = np.bincount(partners[:, row], minlength=6)
+        possible = expected[row] > 0
+        assert counts[~possible].sum() == 0
+        assert stats.chisquare(counts[possible], 20_000 * expected[row, possible]).pvalue > 1e-5
+    assert (partners[:, 3] == 3).all()
+
+
+def test_a_narrow_kernel_draws_the_nearest_and_a_wide_one_all_alike():
+    label = np.array([3, 0, 9, 4])
+    narrow = selected(200, near_label(bandwidth=0.01), label=label, group=None)
+    # So far apart that every other kernel is 0 in float32, but never their logarithm.
+    assert (narrow == [3, 0, 3, 0]).all()
+    wide = selected(20_000, near_label(bandwidth=1e4), label=label, group=None)
+    assert_uniform(wide[:, 0].tolist(), [1, 2, 3])
+
+
+def test_a_kernel_is_handed_the_rows_of_a_group():
+    """And what it forbids is not drawn, though the row be left alone."""
+
+    def larger_label_of_the_subpopulation(rows):
+        assert rows["label"].shape == rows["group"].shape == (6,)
+        fits = rows["group"][:, None] == rows["group"][None]
+        fits &= rows["label"][:, None] < rows["label"][None]
+        return jnp.where(fits, 0.0, -jnp.inf)
+
+    partners = selected(200, larger_label_of_the_subpopulation, groups=2)
+    for row in range(12):
+        possible = [
+            j
+            for j in range(12)
+            if row // 6 == j // 6 and GROUP[row] == GROUP[j] and LABEL[row] < LABEL[j]
+        ]
+        assert set(partners[:, row]) == set(possible or [row])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairing": "same_class"}, "pairing='same_class' looks at 'label', which is not in"),
+        ({"pairing": near_label()}, "looks at 'label', which is not in the batch"),
+        (
+            {"pairing": "other_class_same_group", "label": LABEL[:6]},
+            "pairing='other_class_same_group' looks at 'group'",
+        ),
+        ({"pairing": "same_class", "label": LABEL}, r"label must have shape \(6,\).*\(12,\)"),
+        (
+            {"pairing": "same_class", "label": LABEL[:6], "group": GROUP[:6, None]},
+            r"group must have shape \(6,\); found \(6, 1\)",
+        ),
+        (
+            {"pairing": lambda rows: rows["label"], "label": LABEL[:6], "groups": 2},
+            r"must return \[n, n\] for n rows, \(3, 3\); found \(3,\)",
+        ),
+    ],
+)
+def test_rules_without_what_they_look_at_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        pair(jax.random.key(0), 6, **options)
+
+
+@pytest.mark.parametrize("bandwidth", [0, -1.0, float("inf"), float("nan")])
+def test_bandwidths_out_of_range_are_refused(bandwidth):
+    with pytest.raises(ValueError, match="bandwidth must be finite and above 0; found"):
+        near_label(bandwidth=bandwidth)
+
+
+@each_selection
+def test_a_policy_hands_on_what_the_rule_looks_at(pairing):
+    batch = {"image": jnp.zeros((12, 3)), "label": jnp.asarray(LABEL), "group": jnp.asarray(GROUP)}
+    partner = policies.mixup(pairing=pairing)(jax.random.key(0), batch).partner.tolist()
+    assert all(j in eligible(pairing, i) for i, j in enumerate(partner))

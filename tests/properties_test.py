@@ -65,7 +65,7 @@ def compiled(name, rows, size, scope, alpha):
 
 
 @pytest.mark.parametrize("name", FACTORIES)
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(
     shape=st.sampled_from(SHAPES),
     dtype=st.sampled_from([jnp.float32, jnp.bfloat16]),

@@ -12,6 +12,7 @@ class Answers:
     """A probe that answers what it was given."""
 
     def __init__(self, *, saliency=None, features=None, images=None):
+        """Takes the answers; a question without one is an error."""
         self._answers = {"saliency": saliency, "features": features, "images": images}
 
     def _answer(self, name):
@@ -170,7 +171,7 @@ def alignment_cost(features, partner):
 
 
 def alignment(features, partner, epsilon=0.1, iterations=100):
-    """n times Sinkhorn's plan of one row, columns scaled and then rows."""
+    """N times Sinkhorn's plan of one row, columns scaled and then rows."""
     kernel = np.exp(-alignment_cost(features, partner) / epsilon)
     n = len(kernel)
     u, v = np.ones(n), np.ones(n)

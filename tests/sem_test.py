@@ -587,7 +587,8 @@ def test_policy_none_trains_on_the_rows_as_they_are():
 def test_aux_holds_float32_scalars_and_the_state(options):
     batch = batch_of(mix=mix_of())
     loss, aux = make_sem_loss(mlp, **options)(weights_of(48), batch, jax.random.key(0))
-    assert set(TERMS) | {"model_state", "normalised_gap", "clean_accuracy", "unmixed", "consistency"} == set(aux)
+    further = {"model_state", "normalised_gap", "clean_accuracy", "unmixed", "consistency"}
+    assert set(TERMS) | further == set(aux)
     numbers = {name: value for name, value in aux.items() if name != "model_state"}
     assert all(v.shape == () and v.dtype == jnp.float32 for v in [loss, *numbers.values()])
     assert loss == aux["loss"]

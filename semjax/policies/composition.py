@@ -1,7 +1,7 @@
 """Policies made of policies: switching by probability, and on and off by the step."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -34,7 +34,8 @@ def choose(policies: Mapping[Policy, float], *, scope: ChoiceScope = "batch") ->
 
     Raises:
       ValueError: no policy, a negative probability or a sum above 1, an unknown scope; when called,
-        policies whose masks or transports are on different grids.
+        policies whose masks or transports are on different grids, or of single samples policies
+        that mix at different layers (a row's partner would have been mixed before it).
 
     Example:
       >>> import jax, jax.numpy as jnp, semjax
@@ -69,6 +70,8 @@ def choose(policies: Mapping[Policy, float], *, scope: ChoiceScope = "batch") ->
         choice = jax.random.categorical(choice_key, logits, shape=(count,))
         if scope == "sample" or jax.default_backend() == "cpu":
             mixes = [policy(k, batch, probe) for policy, k in zip(members, keys, strict=True)]
+            if scope == "sample":
+                _check_layers(mixes[: len(policies)])
             return select_rows(jnp.broadcast_to(choice, (size,)), mixes)
 
         def branch(place: int) -> Callable[[], Mix]:
@@ -93,6 +96,15 @@ def choose(policies: Mapping[Policy, float], *, scope: ChoiceScope = "batch") ->
         return jax.lax.switch(choice[0], [alike(place) for place in range(len(members))])
 
     return drawn
+
+
+def _check_layers(mixes: Sequence[Mix]) -> None:
+    layers = {layer for mix in mixes for layer in mix.layers or (0,)}
+    if len(mixes) > 1 and len(layers) > 1:
+        raise ValueError(
+            "scope='sample' needs policies that mix at one and the same layer, or a row would meet "
+            f"a partner that is mixed already; found the layers {sorted(layers)}"
+        )
 
 
 def scheduled(

@@ -157,6 +157,7 @@ def puzzlemix(
     return policy
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class MaskProblem:
     """The energy of a mask over n x n blocks, as `semjax.labelling` takes it.

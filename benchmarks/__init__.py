@@ -1,0 +1,1 @@
+"""Paired measurements, reported as ratios: what a choice costs on this machine."""
