@@ -149,6 +149,15 @@ class Config:
         "weight of the Jensen-Shannon divergence of clean rows and two AugMix views (AugMix: 12)",
         at_least=0,
     )
+    umix_from: str = _flag(
+        "", "run directory whose recorded errors weight the rows (UMIX); without it all alike"
+    )
+    umix_eta: float = _flag(
+        80.0, "how much more a row counts that was always misclassified", at_least=0
+    )
+    umix_first_step: int = _flag(
+        0, "first step whose recorded errors count; the first epochs tell little", at_least=0
+    )
     reduction: str = _flag(
         "sum",
         "mixed + clean_weight * clean (sum), or that divided by 1 + clean_weight (mean)",
@@ -207,6 +216,9 @@ class Config:
     eval_every: int = _flag(0, "steps between evaluations; 0: an epoch", at_least=0)
     checkpoint_every: int = _flag(0, "steps between checkpoints; 0: eval_every", at_least=0)
     log_every: int = _flag(50, "steps between lines of metrics.jsonl", at_least=1)
+    record_errors: bool = _flag(
+        False, "at every evaluation write which training rows are misclassified", keeps_result=True
+    )
     tensorboard: bool = _flag(False, "write TensorBoard events too", keeps_result=True)
 
     def __post_init__(self) -> None:
@@ -301,6 +313,7 @@ class Config:
             (f"--policy={self.policy}", has_alpha or not mixes, ("alpha",)),
             (f"--policy={self.policy}", len(members) > 1, ("policy_scope",)),
             (f"--pairing={self.pairing}", self.pairing == "near_label", ("pairing_bandwidth",)),
+            ("no --umix_from", bool(self.umix_from), ("umix_eta", "umix_first_step")),
             ("--sem_weight=0", sem, ("distance", "representation", "stop_gradient")),
             ("--clean_weight=0", clean_loss, ("reduction",)),
             ("no second pass", sem or clean_loss or self.consistency_weight > 0, ("passes",)),

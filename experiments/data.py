@@ -29,10 +29,12 @@ class Split:
     Attributes:
       image: uint8[N,H,W,C].
       label: int32[N].
+      sample_weight: float32[N], how much each row's label counts in training; None for all alike.
     """
 
     image: np.ndarray
     label: np.ndarray
+    sample_weight: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for another dtype, rank or number of labels."""
@@ -42,6 +44,11 @@ class Split:
             raise ValueError(
                 f"label must be int32[{len(self.image)}], one for each image, got"
                 f" {_signature(self.label)}"
+            )
+        weight = self.sample_weight
+        if weight is not None and (weight.dtype != np.float32 or weight.shape != self.label.shape):
+            raise ValueError(
+                f"sample_weight must be float32[{len(self.image)}], got {_signature(weight)}"
             )
 
     def __len__(self) -> int:
@@ -100,7 +107,8 @@ def batch_at(split: Split, step: int, *, batch_size: int, seed: int) -> dict[str
       seed: In [0, 2**63).
 
     Returns:
-      `image` u8[B,H,W,C] and `label` i32[B], owned by the caller.
+      `image` u8[B,H,W,C], `label` i32[B] and, where the split has it, `sample_weight` f32[B], owned
+      by the caller.
 
     Raises:
       DataError: The split is smaller than one batch.
@@ -118,7 +126,10 @@ def batch_at(split: Split, step: int, *, batch_size: int, seed: int) -> dict[str
         raise ValueError(f"seed must be in [0, 2**63), got {seed}")
     epoch, batch = divmod(step, steps_per_epoch(split, batch_size))
     rows = _order(len(split), seed, epoch)[batch * batch_size :][:batch_size]
-    return {"image": split.image[rows], "label": split.label[rows]}
+    found = {"image": split.image[rows], "label": split.label[rows]}
+    if split.sample_weight is not None:
+        found["sample_weight"] = split.sample_weight[rows]
+    return found
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:

@@ -32,6 +32,7 @@ class Program:
       init: `init() -> TrainState`, made on the devices from the seed alone.
       step: `step(state, batch, rng) -> (state, logs)`; the state given is donated.
       evaluate: `evaluate(state, batch) -> semjax.metrics.Sums`.
+      correct: `correct(state, batch) -> f32[B]`, which rows are right.
       learning_rate: `learning_rate(step) -> f32[]`.
       state_shape: the state as shapes with shardings, the template a checkpoint is restored into.
       rng: the root key of the steps.
@@ -40,6 +41,7 @@ class Program:
     init: Callable[[], training.TrainState]
     step: Callable[..., tuple[training.TrainState, dict[str, jax.Array]]]
     evaluate: Callable[..., semjax.metrics.Sums]
+    correct: Callable[..., jax.Array]
     learning_rate: Callable[[Any], Any]
     state_shape: training.TrainState
     rng: jax.Array
@@ -87,7 +89,14 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         accumulate=config.accumulate,
         policy=policy,
     )
-    evaluate = functools.partial(training.eval_step, logits_fn=_logits_fn(module, data))
+    logits_fn = _logits_fn(module, data)
+    evaluate = functools.partial(training.eval_step, logits_fn=logits_fn)
+
+    def correct(state: training.TrainState, batch: dict[str, jax.Array]) -> jax.Array:
+        params = state.params if state.ema_params is None else state.ema_params
+        logits = logits_fn(params, state.model_state, batch["image"])
+        return semjax.metrics.correct(logits, batch["label"])
+
     shapes = jax.eval_shape(init, init_key)
     return Program(
         init=lambda: init(init_key),
@@ -98,6 +107,7 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
             donate_argnums=0,
         ),
         evaluate=jax.jit(evaluate, in_shardings=(everywhere, rows), out_shardings=everywhere),
+        correct=jax.jit(correct, in_shardings=(everywhere, rows), out_shardings=everywhere),
         learning_rate=learning_rate,
         state_shape=jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes

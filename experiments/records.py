@@ -37,12 +37,12 @@ _PACKAGES = ("semjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 _BLANK = "-"
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file that is whole at every moment: the old text or the new, never a part.
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
+    """Writes a file that is whole at every moment: the old content or the new, never a part.
 
     Args:
         path: File to write; its directory is made if it is not there.
-        text: The whole new content, written as UTF-8.
+        content: The whole of the new content; text is written as UTF-8.
 
     Raises:
         OSError: If it cannot be written; the old file stays as it was.
@@ -58,8 +58,8 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the new name on no content
         os.replace(temporary, path)

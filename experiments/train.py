@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 
 from experiments import config as config_lib
 from experiments import data as data_lib
-from experiments import loading, records, sharding
+from experiments import loading, records, sharding, uncertainty
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config, ConfigError
@@ -99,6 +99,15 @@ def run(config: Config) -> dict[str, Any]:
         image_size=config.image_size,
         download=config.download,
     )
+    if config.umix_from:
+        weight = uncertainty.sample_weights(
+            config.umix_from,
+            len(data.train),
+            eta=config.umix_eta,
+            first_step=config.umix_first_step,
+        )
+        train = dataclasses.replace(data.train, sample_weight=weight)
+        data = dataclasses.replace(data, train=train)
     plan = _plan(config, data, earlier)
     if (finished := _finished(workdir, plan)) is not None:
         print(f"{workdir} is finished: {plan.total} steps. A higher --steps goes on from there.")
@@ -217,6 +226,8 @@ class _Trainer:
                 watched = getattr(self.data, self._watched)
                 self._last = _named(self._watched, self.evaluate(state, watched))
                 self.log.write(step, self._last)
+                if self.config.record_errors:
+                    uncertainty.record(self.config.workdir, step, self.wrong(state))
                 line |= self._last
             progress.log(step, {name: line[name] for name in _SHOWN if name in line})
             if plan.saves(step):
@@ -233,6 +244,16 @@ class _Trainer:
             total += self.program.evaluate(state, sharding.put_batch(rows, self.mesh))
         summary = jax.device_get(metrics.summarise(total))
         return {name: float(summary[name]) for name in ("accuracy", "nll", "ece", "brier")}
+
+    def wrong(self, state: TrainState) -> np.ndarray:
+        """Which rows of the training split are misclassified, bool[N]."""
+        size = self.config.eval_batch_size or self.config.batch_size
+        batches = data_lib.eval_batches(self.data.train, size)
+        right = [
+            jax.device_get(self.program.correct(state, sharding.put_batch(rows, self.mesh)))
+            for rows in batches
+        ]
+        return np.concatenate(right)[: len(self.data.train)] == 0
 
     def result(self, state: TrainState) -> dict[str, Any]:
         """Test figures of the final weights; apart from them, of the best on validation."""
@@ -277,7 +298,10 @@ def _absent_terms(config: Config) -> set[str]:
         absent |= {"gap", "normalised_gap"}
     if not config.clean_weight:
         absent |= {"clean_loss"}
-    if not config.sem_weight and not config.clean_weight:
+    if not config.consistency_weight:
+        absent |= {"consistency"}
+    views_need_clean = config.consistency_weight and config.policy != "none"
+    if not (config.sem_weight or config.clean_weight or views_need_clean):
         absent |= {"clean_accuracy"}
     return absent
 

@@ -396,9 +396,7 @@ def check_mix(mix: Mix, batch_size: int) -> None:
     if mix.noise is not None:
         shapes = [leaf.shape for leaf in jax.tree.leaves(mix.noise)]
         if shapes != 3 * [(batch_size,)]:
-            raise ValueError(
-                f"mix.noise must have leaves of shape ({batch_size},); found {shapes}"
-            )
+            raise ValueError(f"mix.noise must have leaves of shape ({batch_size},); found {shapes}")
     if mix.groups < 1 or batch_size % mix.groups:
         raise ValueError(f"mix.groups={mix.groups} must divide the batch of {batch_size} rows")
 

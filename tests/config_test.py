@@ -45,6 +45,8 @@ def test_every_flag_reaches_the_config():
     )
     assert mixed.policy_probabilities == "0.2,0.3"
     assert mixed.policy_options == "fmix.alpha=2"
+    umix = parse("--umix_from=runs/erm", "--umix_first_step=7")
+    assert (umix.umix_from, umix.umix_first_step) == ("runs/erm", 7)
     window = parse("--mix_from_step=3", "--mix_until_step=9")
     assert (window.mix_from_step, window.mix_until_step) == (3, 9)
     assert parse("--sem_weight=2").sem_weight == 2
@@ -55,6 +57,7 @@ def test_every_flag_reaches_the_config():
 
 APART = (
     *("policy", "policy_probabilities", "policy_options", "mix_from_step", "mix_until_step"),
+    *("umix_from", "umix_first_step"),
     *("sem_weight", "nesterov", "representation", "accumulate"),
 )
 

@@ -97,7 +97,7 @@ def test_manifold_mixup_is_its_two_parts():
 
 
 def test_rows_that_are_not_mixed_get_noise_all_the_same():
-    mix = semjax.noisy_feature_mixup(alpha=0, layers=[0])(jax.random.key(0), BATCH)
+    mix = drawn(semjax.noisy_feature_mixup(alpha=0, layers=[0]), 0)
     assert mix.weight.tolist() == [1, 1, 1]
     assert (mix.noise.add > 0).all()
 

@@ -40,7 +40,9 @@ def mixed_by_hand(mix, x):
 def test_the_hook_mixes_at_its_layer_and_nowhere_else(layer):
     mix, x = mix_at(layer), normal(ROWS, 3)
     mixed = mixed_by_hand(mix, x)
-    np.testing.assert_allclose(input_mix(mix, jnp.asarray(x)), mixed if layer == 0 else x, rtol=1e-5)
+    np.testing.assert_allclose(
+        input_mix(mix, jnp.asarray(x)), mixed if layer == 0 else x, rtol=1e-5
+    )
     hook = MixingHook(mix, ROWS)
     for place in (1, 2, 3):
         found = hook(place, jnp.asarray(x))
@@ -195,14 +197,14 @@ def expected_terms(layer, mix):
     }
 
 
-@pytest.mark.parametrize("modules", [["block1", "block2"], {"block2": 2, "block1/inner": 7, "block1": 1}])
+@pytest.mark.parametrize(
+    "modules", [["block1", "block2"], {"block2": 2, "block1/inner": 7, "block1": 1}]
+)
 @pytest.mark.parametrize("layer", [1, 2])
 def test_an_unmodified_linen_model_equals_the_forward_pass_mixed_by_hand(layer, modules):
     mix = mix_at(layer)
     apply_fn = functools.partial(linen, modules=modules)
-    outputs = run_model(
-        apply_fn, PARAMS, IMAGES, jax.random.key(0), hidden=MixingHook(mix, ROWS)
-    )
+    outputs = run_model(apply_fn, PARAMS, IMAGES, jax.random.key(0), hidden=MixingHook(mix, ROWS))
     logits, features = forward_by_hand(layer, mix)
     np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(outputs.representation, features, rtol=1e-4, atol=1e-6)
@@ -212,13 +214,13 @@ def test_paths_name_modules_inside_modules():
     """Mixed before the tanh: other numbers than after it."""
     mix = mix_at(1, layers=(0, 1))
     apply_fn = functools.partial(linen, modules=["block2/inner"])
-    outputs = run_model(
-        apply_fn, PARAMS, IMAGES, jax.random.key(0), hidden=MixingHook(mix, ROWS)
-    )
+    outputs = run_model(apply_fn, PARAMS, IMAGES, jax.random.key(0), hidden=MixingHook(mix, ROWS))
     part = PARAMS["params"]["block2"]["inner"]
     _, before = forward_by_hand()
     inner = np.arctanh(before)
-    np.testing.assert_allclose(outputs.representation, np.tanh(mixed_by_hand(mix, inner)), atol=1e-5)
+    np.testing.assert_allclose(
+        outputs.representation, np.tanh(mixed_by_hand(mix, inner)), atol=1e-5
+    )
     assert part["kernel"].shape == (4, 3)
 
 

@@ -330,3 +330,88 @@ def test_an_unknown_distance_is_refused():
 def test_a_valid_that_does_not_fit_is_refused(valid):
     with pytest.raises(ValueError, match=r"valid must be bool of shape \(6,\)"):
         gap(made_array(6, 5), made_array(6, 5), valid=valid)
+
+
+# The consistency of several predictions.
+
+
+def reference_jensen_shannon(logits):
+    """Row by row and view by view, with no class of the mean below 1e-7."""
+    out = []
+    for rows in zip(*(np.asarray(z, np.float64) for z in logits), strict=True):
+        p = [np.exp(z - z.max()) / np.exp(z - z.max()).sum() for z in rows]
+        mean = [min(max(np.mean(column), 1e-7), 1.0) for column in zip(*p, strict=True)]
+        terms = [
+            sum(a * np.log(a / m) for a, m in zip(view, mean, strict=True) if a > 0) for view in p
+        ]
+        out.append(np.mean(terms))
+    return np.array(out)
+
+
+VIEWS = [
+    np.array([[2, 0, -1], [0, 1, 0]], np.float32),
+    np.array([[1, 0, 0], [0, 0.5, 0.5]], np.float32),
+    np.array([[0, 0, 0], [1, 1, 0]], np.float32),
+]
+
+
+def test_twelve_times_the_mean_divergence_is_the_term_of_augmix():
+    """The authors' "batchmean" is the sum over classes and the mean over rows: that of the rows."""
+    assert float(12 * losses.jensen_shannon(VIEWS).mean()) == pytest.approx(0.8415339715, rel=1e-5)
+
+
+@pytest.mark.parametrize("views", [2, 3, 5])
+def test_divergences_match_a_loop_over_rows(views):
+    logits = [3 * made_array(6, 5, seed=seed) for seed in range(views)]
+    found = losses.jensen_shannon(logits)
+    assert found.shape == (6,)
+    assert_close(found, reference_jensen_shannon(logits))
+
+
+def test_divergences_do_not_look_at_the_order_of_the_views():
+    logits = [made_array(6, 5, seed=seed) for seed in range(3)]
+    assert_close(losses.jensen_shannon(logits), losses.jensen_shannon(logits[::-1]))
+
+
+def test_divergences_are_zero_of_equal_and_log_v_of_disjoint_predictions():
+    logits = made_array(6, 5)
+    assert_close(losses.jensen_shannon([logits, logits + 1, logits]), np.zeros(6))
+    certain = [np.full((2, 3), -200, np.float32) for _ in range(3)]
+    for k, view in enumerate(certain):
+        view[:, k] = 200
+    assert_close(losses.jensen_shannon(certain), np.full(2, np.log(3)))
+
+
+def test_the_mean_of_the_predictions_is_clipped():
+    # All but one class have probabilities below 1e-7, for which the clip makes the terms negative.
+    logits = [
+        np.array([[0, -18, -19, -20]], np.float32),
+        np.array([[0, -19, -20, -18]], np.float32),
+    ]
+    expected = reference_jensen_shannon(logits)
+    assert expected[0] < 0
+    np.testing.assert_allclose(losses.jensen_shannon(logits), expected, atol=1e-7)
+
+
+def test_divergences_are_float32_from_bfloat16():
+    logits = [jnp.asarray(3 * made_array(6, 5, seed=seed), jnp.bfloat16) for seed in range(3)]
+    found = losses.jensen_shannon(logits)
+    assert found.dtype == jnp.float32
+    assert_close(found, reference_jensen_shannon([z.astype(jnp.float32) for z in logits]))
+
+
+def test_divergences_have_the_gradients_of_finite_differences():
+    logits = [made_array(2, 3, seed=seed) for seed in range(3)]
+    check_grads(jax.jit(losses.jensen_shannon), (logits,), order=1, modes=["rev"], rtol=3e-2)
+
+
+def test_divergences_of_certain_predictions_have_finite_gradients():
+    logits = [np.array([[500.0, -500.0, 0.0]], np.float32), np.zeros((1, 3), np.float32)]
+    gradients = jax.grad(lambda z: losses.jensen_shannon(z).sum())([jnp.asarray(z) for z in logits])
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_divergence_of_fewer_than_two_predictions_is_refused(count):
+    with pytest.raises(ValueError, match=rf"at least two predictions; found {count}"):
+        losses.jensen_shannon([made_array(6, 5)] * count)

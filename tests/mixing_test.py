@@ -8,7 +8,15 @@ import reference
 from jax.test_util import check_grads
 
 from semjax import mixing
-from semjax.mixing import Mix, interpolate, interpolate_spatial
+from semjax.mixing import (
+    Mix,
+    Noise,
+    interpolate,
+    interpolate_spatial,
+    interpolate_tree,
+    mix_inputs,
+    perturb,
+)
 
 OPERATORS = [interpolate, interpolate_spatial]
 # Compiled as a whole, where a test visits many shapes.
@@ -259,6 +267,18 @@ def test_a_mask_needs_maps():
         ("weight", jnp.ones((4, 1))),
         ("mask", jnp.ones((4, 6, 4))),
         ("mask", jnp.ones((3, 6, 4, 1))),
+        ("mask", jnp.ones((4, 6, 4, 2))),
+        ("zoom", jnp.ones((4, 3))),
+        ("zoom", jnp.ones(4)),
+        ("zoom", jnp.ones((3, 4))),
+        ("transport", jnp.ones((4, 2, 3, 3, 2))),
+        ("transport", jnp.ones((3, 2, 3, 2, 3))),
+        ("own_transport", jnp.ones((4, 6, 6))),
+        ("layer", jnp.zeros(3, jnp.int32)),
+        ("layer", jnp.int32(0)),
+        ("layers", (1,)),
+        ("noise", Noise(jnp.zeros(3, jnp.uint32), jnp.zeros(4), jnp.zeros(4))),
+        ("noise", Noise(jnp.zeros(4, jnp.uint32), jnp.float32(0), jnp.zeros(4))),
         ("groups", 3),
         ("groups", 0),
     ],
@@ -266,6 +286,7 @@ def test_a_mask_needs_maps():
 def test_check_mix_names_the_field_that_does_not_fit(field, value):
     mix = made_mix(grid=(6, 4))
     fields = {name: getattr(mix, name) for name in ("partner", "weight", "mask", "groups")}
+    fields |= {"layers": (0,)} if field == "layer" else {}
     with pytest.raises(ValueError, match=rf"mix\.{field}"):
         mixing.check_mix(Mix(**{**fields, field: value}), 4)
 
@@ -274,3 +295,154 @@ def test_check_mix_names_the_field_that_does_not_fit(field, value):
 def test_check_mix_accepts_what_fits(groups):
     mixing.check_mix(made_mix(groups=groups), 4)
     mixing.check_mix(made_mix(grid=(2, 3), groups=groups), 4)
+
+
+def test_a_layer_that_no_list_names_is_refused():
+    """It would be mixed nowhere, and its label all the same."""
+    mix = Mix(jnp.arange(4), jnp.ones(4), layer=jnp.zeros(4, jnp.int32))
+    with pytest.raises(
+        ValueError, match=r"mix.layers must list the values.*layers=\(\) and a layer"
+    ):
+        mixing.check_mix(mix, 4)
+
+
+# --- warps ------------------------------------------------------------------------------------
+
+
+def zoomed_by_repeating(x, top, left, height, width):
+    """The whole picture in a box of whole pixels, which its own size is a multiple of."""
+    out = np.zeros_like(x)
+    rows, columns = x.shape[0] // height, x.shape[1] // width
+    small = x.reshape(height, rows, width, columns, x.shape[2]).mean((1, 3))
+    out[top : top + height, left : left + width] = small
+    return out
+
+
+def test_the_partner_is_zoomed_before_it_is_mixed():
+    mix, x = made_mix(grid=(4, 6)), made_array(4, 4, 6, 2)
+    boxes = [(0, 0, 4, 6), (1, 2, 2, 3), (2, 0, 1, 2), (3, 5, 1, 1)]
+    box = jnp.array(boxes) / jnp.array([[4, 6, 4, 6]])
+    partner = np.stack(
+        [zoomed_by_repeating(x[j], *box) for j, box in zip(mix.partner, boxes, strict=True)]
+    )
+    expected = mix.mask * x + (1 - mix.mask) * partner
+    found = fast_spatial(Mix(mix.partner, mix.weight, mix.mask, zoom=box), x)
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_own_and_partner_cells_are_moved_before_they_are_mixed(masked):
+    mix, x = made_mix(grid=(4, 6) if masked else None), made_array(4, 4, 6, 2)
+    shares = np.random.default_rng(2).dirichlet(np.ones(6), (2, 4, 2, 3)).astype(np.float32)
+    other, own = shares.reshape(2, 4, 2, 3, 2, 3)
+
+    def moved(x, transport):
+        blocks = np.float64(x).reshape(4, 2, 2, 3, 2, 2)
+        return np.einsum("nabcd,ncydxk->naybxk", transport, blocks).reshape(x.shape)
+
+    share = mix.mask if masked else np.asarray(mix.weight).reshape(-1, 1, 1, 1)
+    expected = share * moved(x, own) + (1 - share) * moved(x[np.asarray(mix.partner)], other)
+    warped = Mix(mix.partner, mix.weight, mix.mask, transport=other, own_transport=own)
+    assert_close(fast_spatial(warped, x), expected)
+
+
+def test_warps_need_maps():
+    with pytest.raises(ValueError, match=r"\[B, h, w, C\] when the mix has a mask or a warp"):
+        interpolate_spatial(
+            Mix(jnp.arange(4), jnp.ones(4), zoom=jnp.ones((4, 4))), jnp.ones((4, 5))
+        )
+
+
+# --- noise ------------------------------------------------------------------------------------
+
+
+def made_noise(rows=4, add=0.0, multiply=0.0, seed=0):
+    seeds = jnp.arange(rows, dtype=jnp.uint32) + jnp.uint32(seed)
+    return Noise(seeds, jnp.full(rows, add, jnp.float32), jnp.full(rows, multiply, jnp.float32))
+
+
+def test_noise_is_added_and_multiplied_as_its_strengths_say():
+    """The moments of (1 + m (2 U - 1)) x + a N at x = 3."""
+    x = np.full((4, 40_000), 3, np.float32)
+    for add, multiply in ((0.5, 0.0), (0.0, 0.2), (0.4, 0.1)):
+        found = np.float64(perturb(made_noise(add=add, multiply=multiply), x)) - 3
+        spread = np.sqrt(add**2 + (3 * multiply) ** 2 / 3)
+        for row in found:
+            assert abs(row.mean()) < 4 * spread / 200
+            assert abs(row.std() - spread) < 4 * spread / 200
+    factor = perturb(made_noise(multiply=0.2), x) / 3
+    assert 0.8 <= factor.min() < 0.801
+    assert 1.199 < factor.max() <= 1.2 + 1e-6
+
+
+def test_every_row_has_noise_of_its_own_seed():
+    x = made_array(4, 50)
+    noise = made_noise(add=0.3, multiply=0.1)
+    whole = perturb(noise, x)
+    alone = perturb(jax.tree.map(lambda leaf: leaf[2:3], noise), x[2:3])
+    assert_close(whole[2:3], alone)
+    assert len(np.unique(np.asarray(whole - x).round(6), axis=0)) == 4
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_noise_of_no_strength_returns_the_rows_exactly(dtype):
+    x = jnp.asarray(made_array(4, 3, 3, 2), dtype)
+    found = perturb(made_noise(), x)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, x)
+
+
+def test_noise_comes_after_the_mixing():
+    mix, x = made_mix(grid=(6, 4)), made_array(4, 3, 2, 2)
+    noisy = Mix(mix.partner, mix.weight, mix.mask, noise=made_noise(add=0.2, multiply=0.3))
+    np.testing.assert_array_equal(
+        mix_inputs(noisy, x), perturb(noisy.noise, interpolate_spatial(mix, x))
+    )
+    np.testing.assert_array_equal(interpolate_spatial(noisy, x), interpolate_spatial(mix, x))
+
+
+def test_inputs_without_a_grid_are_mixed_by_weight():
+    mix, x = made_mix(grid=(6, 4)), made_array(4, 5)
+    np.testing.assert_array_equal(mix_inputs(mix, x), interpolate(mix, x))
+
+
+# --- trees ------------------------------------------------------------------------------------
+
+
+def test_every_leaf_of_a_tree_is_mixed_by_the_one_mix():
+    mix = made_mix(grid=(6, 4))
+    tree = {"image": made_array(4, 3, 2, 1), "rest": (made_array(4), made_array(4, 7, seed=3))}
+    found = interpolate_tree(mix, tree)
+    jax.tree.map(assert_close, found, jax.tree.map(lambda x: interpolate(mix, x), tree))
+    everywhere = interpolate_tree(mix, {"image": tree["image"]}, spatial=True)
+    np.testing.assert_array_equal(everywhere["image"], interpolate_spatial(mix, tree["image"]))
+
+
+def test_spatial_may_be_a_prefix_of_the_tree():
+    mix = made_mix(grid=(6, 4))
+    maps = {"image": made_array(4, 3, 2, 1), "dense": made_array(4, 6, 4, 2)}
+    tree = {"maps": maps, "age": made_array(4, 1)}
+    found = interpolate_tree(mix, tree, spatial={"maps": True, "age": False})
+    for name, x in maps.items():
+        np.testing.assert_array_equal(found["maps"][name], interpolate_spatial(mix, x))
+    np.testing.assert_array_equal(found["age"], interpolate(mix, tree["age"]))
+
+
+def test_modalities_may_have_mixes_of_their_own():
+    mixes = {"sound": made_mix(seed=1), "picture": made_mix(grid=(2, 2), seed=2)}
+    tree = {"sound": [made_array(4, 5), made_array(4, 2)], "picture": made_array(4, 4, 4, 1)}
+    found = interpolate_tree(mixes, tree, spatial={"sound": False, "picture": True})
+    for part, x in zip(found["sound"], tree["sound"], strict=True):
+        np.testing.assert_array_equal(part, interpolate(mixes["sound"], x))
+    expected = interpolate_spatial(mixes["picture"], tree["picture"])
+    np.testing.assert_array_equal(found["picture"], expected)
+
+
+def test_trees_that_do_not_fit_are_refused():
+    mix = made_mix()
+    with pytest.raises(TypeError, match="x must be floating"):
+        interpolate_tree(mix, {"id": jnp.zeros(4, int)})
+    with pytest.raises(ValueError, match="mix.partner must have shape"):
+        interpolate_tree(mix, {"age": jnp.zeros(5)})
+    with pytest.raises(ValueError, match="mismatch"):
+        interpolate_tree({"age": mix}, {"age": jnp.zeros(4), "pulse": jnp.zeros(4)})

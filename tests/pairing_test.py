@@ -219,14 +219,20 @@ def eligible(pairing, i, groups=1, valid=None):
 
 def selected(count, pairing, groups=1, valid=None, label=LABEL, group=GROUP, seed=0):
     """The partners under `count` keys, as draws does it for the rules that look at nothing."""
-    batch = {"label": jnp.asarray(label), "group": None if group is None else jnp.asarray(group)}
-    valid = None if valid is None else jnp.asarray(valid)
-
-    def draw(key):
-        return pair(key, len(label), pairing=pairing, groups=groups, valid=valid, **batch)
-
+    valid = np.ones(len(label), bool) if valid is None else np.array(valid)
     keys = jax.random.split(jax.random.key(seed), count)
-    return np.asarray(jax.jit(jax.vmap(draw))(keys))
+    return np.asarray(selector(pairing, groups)(keys, valid, label, group))
+
+
+@functools.cache
+def selector(pairing, groups):
+    """One compilation for all the validities of a rule."""
+
+    def draw(key, valid, label, group):
+        options = {"valid": valid, "label": label, "group": group}
+        return pair(key, len(label), pairing=pairing, groups=groups, **options)
+
+    return jax.jit(jax.vmap(draw, in_axes=(0, None, None, None)))
 
 
 @pytest.mark.parametrize(("groups", "valid"), [(1, "all"), (1, "some"), (2, "some")])
@@ -246,7 +252,7 @@ def test_selections_are_uniform_over_the_rows_that_are_eligible(pairing, groups,
 @pytest.mark.parametrize("valid", ["few", "one", "no"])
 @each_selection
 def test_rows_without_a_partner_are_left_alone(pairing, valid):
-    partners = selected(200, pairing, 4, VALID[valid])
+    partners = selected(KEYS, pairing, 4, VALID[valid])
     for row in range(12):
         assert set(partners[:, row]) <= set(eligible(pairing, row, 4, VALID[valid]))
 

@@ -13,12 +13,18 @@ from pathlib import Path
 import numpy as np
 import policy_reference
 import reference
+import saliency_reference
+import solver_reference
 
 from semjax.mixing import Mix, interpolate, interpolate_spatial
+from semjax.policies.alignmix import alignment
+from semjax.policies.attentive_cutmix import attentive_mask
 from semjax.policies.cutmix import box_mask, clipped_box, cutmix_mask
 from semjax.policies.fmix import fmix_field, fmix_mask
 from semjax.policies.gridmix import gridmix_mask
+from semjax.policies.puzzlemix import mask_problem
 from semjax.policies.resizemix import box_zoom
+from semjax.policies.saliencymix import saliency_peak
 from semjax.policies.smoothmix import smoothmix_mask
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
@@ -183,6 +189,68 @@ def smoothmix() -> float:
     return _worst(compare)
 
 
+def saliencymix() -> float:
+    """Boxes around the peaks of maps that have several."""
+
+    def compare(random, height, width):
+        weight = _float32(random, 0, 1, CASES)
+        saliency = random.integers(0, 50, (CASES, height, width)).astype(np.float32)
+        peak, expected = saliency_peak(saliency), saliency_reference.saliency_peak(saliency)
+        found = cutmix_mask(weight, peak, height=height, width=width)
+        boxes = reference.cutmix_mask(weight.astype(float), expected, height, width)
+        return max(_gap(peak, expected), _gap(found, boxes))
+
+    return _worst(compare)
+
+
+def attentive_cutmix() -> float:
+    """Cells of grids that are no finer than the image, some of them equal."""
+
+    def compare(random, height, width):
+        rows, columns = min(7, height), min(7, width)
+        cells = 6 * rows * columns // 49
+        attention = random.integers(0, 20, (CASES, rows, columns)).astype(np.float32)
+        found = attentive_mask(attention, cells, height=height, width=width)
+        return _gap(found, saliency_reference.attentive_mask(attention, cells, height, width))
+
+    return _worst(compare)
+
+
+def puzzlemix() -> float:
+    """Every term of the energy of a mask, with at most 4 x 4 blocks."""
+
+    def compare(random, height, width):
+        n = min(4, height, width)
+        own, other = (_float32(random, 0, 1, CASES, height, width) for _ in range(2))
+        images = tuple(_float32(random, -1, 1, CASES, height, width, 3) for _ in range(2))
+        weight = _float32(random, 0, 1, CASES)
+        found = mask_problem(own, other, weight, n, images=images)
+        expected = saliency_reference.mask_problem(own, other, weight, n, images=images)
+        terms = zip((found.unary, found.horizontal, found.vertical), expected, strict=True)
+        return max(_gap(*term) for term in terms)
+
+    return _worst(compare)
+
+
+def puzzlemix_solvers() -> float:
+    """What masks of 8 x 8 blocks and moves of 64 miss of the optimum, relative to it, at worst."""
+    mask = solver_reference.labelling_gap(0, CASES, 8)
+    return max(mask[1], solver_reference.assignment_gap(0, CASES, 64)[1])
+
+
+def alignmix() -> float:
+    """Plans between feature maps of at most 3 x 3 cells."""
+
+    def compare(random, height, width):
+        shape = (CASES, min(3, height), min(3, width), 8)
+        a, b = (_float32(random, -1, 1, *shape) for _ in range(2))
+        found = np.asarray(alignment(a, b)).reshape(CASES, shape[1] * shape[2], -1)
+        pairs = zip(a, b, strict=True)
+        return _gap(found, np.stack([saliency_reference.alignment(x, y) for x, y in pairs]))
+
+    return _worst(compare)
+
+
 ROWS = [
     Row(
         policy="mixup",
@@ -271,6 +339,61 @@ ROWS = [
         known="OpenMixup gives the Gaussian to the partner's pixels and its mean to the row's "
         "label (labels swapped), puts centres between pixels, and needs square images. Here: the "
         "Gaussian and its mean are the row's, with centres anywhere, on any shape.",
+    ),
+    Row(
+        policy="saliencymix",
+        paper="Uddin et al. 2021",
+        reference="the first peak in reading order; the box of CutMix around it, pixel by pixel",
+        deviation=saliencymix,
+        tolerance=0.0,
+        fixtures="the gradient of a linear model in closed form (`probing_test.py`); a peak of its "
+        "own for every partner (`saliencymix_test.py`)",
+        known="The authors' code takes the peak of one image for the whole batch, from OpenCV's "
+        "static saliency. Here: every row has the peak of its own partner, of the input gradient "
+        "of the label loss.",
+    ),
+    Row(
+        policy="attentive_cutmix",
+        paper="Walawalkar et al. 2020",
+        reference="sorted cells, pixel by pixel",
+        deviation=attentive_cutmix,
+        tolerance=0.0,
+        fixtures="6 of 49 cells, weight 43/49 (`attentive_cutmix_test.py`)",
+        known="There the map is that of another, pretrained network. Here: the model's own feature "
+        "map; the weight is the mean of the mask, also where cells are of unequal size.",
+    ),
+    Row(
+        policy="puzzlemix",
+        paper="Kim et al. 2020",
+        reference="the energy of a mask, term by term",
+        deviation=puzzlemix,
+        tolerance=1e-5,
+        fixtures="masks of 2 x 2 and 3 x 3 blocks are the best of all; blocks move whole, pixel by "
+        "pixel (`puzzlemix_test.py`)",
+        known="The prior alone keeps no very salient partner out of a row of weight 1. Here: such "
+        "a row is left as it is, and nothing moves in a row that is its own partner.",
+    ),
+    Row(
+        policy="puzzlemix, solvers",
+        paper="Kim et al. 2020",
+        reference="minimum cut (Ishikawa) and best assignment, by SciPy; relative",
+        deviation=puzzlemix_solvers,
+        tolerance=1e-2,
+        fixtures="up to 16 x 16 blocks (`labelling_test.py`, `transport_test.py`)",
+        known="The authors' code masks by alpha-beta swaps of graph cuts on the host, and its "
+        "moves need not end in a permutation. Here: message passing and an auction on the device; "
+        "moves are a permutation.",
+    ),
+    Row(
+        policy="alignmix",
+        paper="Venkataramanan et al. 2022",
+        reference="Sinkhorn's scaling of the kernel, cell by cell",
+        deviation=alignmix,
+        tolerance=1e-4,
+        fixtures="permuted cells are found again; the best assignment for small epsilon "
+        "(`alignmix_test.py`)",
+        known="The authors' cost is of features as they are, so that epsilon depends on their "
+        "scale. Here: features are scaled to unit length, and costs lie in [0, 4].",
     ),
 ]
 

@@ -24,6 +24,21 @@ def made_images(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
+def made_draw(seed, rows=16, k=4):
+    """A part of a draw for 64 images, since drawing compiles anew for every number of rows."""
+    drawn = jax.tree.map(lambda x: x[:rows], draw(jax.random.key(seed), 64, 3))
+    return dataclasses.replace(
+        drawn,
+        op=drawn.op[:, : k + 1],
+        level=drawn.level[:, : k + 1],
+        rounds=jnp.minimum(drawn.rounds, k),
+        **{
+            name: getattr(drawn, name)[:, :k]
+            for name in ("pictured", "multiplied", "own_weight", "partner_weight")
+        },
+    )
+
+
 def unit(images):
     return images / 255 if images.dtype == np.uint8 else np.asarray(images, np.float64)
 
@@ -52,15 +67,17 @@ def reference_pixmix(drawn, images, pictures):
     return np.stack(out)
 
 
-@pytest.mark.parametrize("shape", [(16, 7, 5, 3), (5, 1, 1, 1)])
-@pytest.mark.parametrize("floating", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "floating"),
+    [((16, 7, 5, 3), False), ((16, 7, 5, 3), True), ((5, 1, 1, 1), False)],
+)
 def test_rounds_are_those_of_a_loop(shape, floating):
     images, pictures = made_images(*shape), made_images(3, *shape[1:], seed=1)
     # Black and white: where powers and logarithms go wrong.
     images[0], pictures[0], images[1] = 0, 0, 255
     if floating:
         images, pictures = (unit(x).astype(np.float32) for x in (images, pictures))
-    drawn = draw(jax.random.key(3), shape[0], 3)
+    drawn = made_draw(3, shape[0])
     found = apply(drawn, images, pictures)
     assert (found.dtype, found.shape) == (jnp.float32, shape)
     np.testing.assert_allclose(found, reference_pixmix(drawn, images, pictures), atol=2e-5)
@@ -68,11 +85,12 @@ def test_rounds_are_those_of_a_loop(shape, floating):
 
 def test_the_operations_are_those_of_the_paper():
     """One round by hand: a pixel of 0.6 and a picture of 0.9."""
-    drawn = draw(jax.random.key(0), 4, 1, k=1)
+    drawn = made_draw(0, 4, k=1)
     drawn = dataclasses.replace(
         drawn,
         augmented=jnp.zeros(4, bool),
         rounds=jnp.array([1, 1, 1, 0]),
+        picture=jnp.zeros(4, jnp.int32),
         pictured=jnp.ones((4, 1), bool),
         multiplied=jnp.array([False, True, True, True])[:, None],
         own_weight=jnp.array([0.5, 0.5, 1.5, 0.5])[:, None],
@@ -85,7 +103,7 @@ def test_the_operations_are_those_of_the_paper():
 
 def test_without_rounds_an_image_or_its_augmented_copy_comes_back():
     images = made_images(8, 6, 5, 3)
-    drawn = draw(jax.random.key(1), 8, 1, k=0)
+    drawn = made_draw(1, 8, k=0)
     found = np.asarray(apply(drawn, images, images[:1]))
     copies = np.asarray(augmix.apply_ops(images, drawn.op[:, 0], drawn.level[:, 0]))
     augmented = np.asarray(drawn.augmented)
@@ -97,7 +115,7 @@ def test_without_rounds_an_image_or_its_augmented_copy_comes_back():
 def test_results_stay_in_range_and_finite():
     images, pictures = made_images(16, 7, 5, 3), made_images(3, 7, 5, 3, seed=1)
     images[::2], pictures[0] = images[::2] // 255 * 255, 0
-    found = np.asarray(apply(draw(jax.random.key(2), 16, 3), images, pictures))
+    found = np.asarray(apply(made_draw(2), images, pictures))
     assert found.min() >= 0 and found.max() <= 1
     assert np.isfinite(found).all()
 
@@ -149,20 +167,20 @@ def test_pixmix_applies_what_it_draws():
     before = images.copy(), pictures.copy()
     run = jax.jit(lambda *arrays: pixmix.pixmix(jax.random.key(8), *arrays, **options))
     found = run(images, pictures)
-    drawn = draw(jax.random.key(8), 16, 3, **options)
+    drawn = jax.jit(lambda: draw(jax.random.key(8), 16, 3, **options))()
     np.testing.assert_allclose(found, apply(drawn, images, pictures), atol=1e-5)
     np.testing.assert_array_equal(images, before[0])
     np.testing.assert_array_equal(pictures, before[1])
 
 
 def test_severity_may_be_traced():
-    level = jax.jit(lambda s: draw(jax.random.key(0), 64, 1, k=1, severity=s).level)(9.0)
-    np.testing.assert_allclose(level, draw(jax.random.key(0), 64, 1, k=1, severity=9.0).level)
+    level = jax.jit(lambda s: draw(jax.random.key(0), 64, 3, severity=s).level)(9.0)
+    np.testing.assert_allclose(level, draw(jax.random.key(0), 64, 3, severity=9.0).level)
 
 
 def test_a_row_does_not_depend_on_the_other_rows():
     images, pictures = made_images(16, 7, 5, 3), made_images(3, 7, 5, 3, seed=1)
-    drawn = draw(jax.random.key(3), 16, 3)
+    drawn = made_draw(3)
     changed = made_images(16, 7, 5, 3, seed=2)
     changed[5] = images[5]
     np.testing.assert_array_equal(
@@ -179,7 +197,7 @@ def test_a_sharded_batch_is_mixed_where_it_lies():
         in_shardings=(sharded, sharded, replicated),
         out_shardings=sharded,
     )
-    drawn = draw(jax.random.key(3), 16, 3)
+    drawn = made_draw(3)
     compiled = step.lower(drawn, images, pictures).compile()
     assert not COLLECTIVE.findall(compiled.as_text())
     found = compiled(*jax.device_put((drawn, images, pictures), (sharded, sharded, replicated)))
@@ -250,9 +268,9 @@ IMAGES = np.zeros((2, 4, 3, 1), np.uint8)
         (lambda key: pixmix.draw_pixmix(key, 2, 1, beta=0.0), ValueError, "beta.*0.0"),
         (lambda key: pixmix.draw_pixmix(key, 2, 1, severity=11), ValueError, "severity.*11"),
         (
-            lambda key: pixmix.apply_pixmix(pixmix.draw_pixmix(key, 3, 1, k=0), IMAGES, IMAGES),
+            lambda key: pixmix.apply_pixmix(pixmix.draw_pixmix(key, 64, 3), IMAGES, IMAGES),
             ValueError,
-            r"images must be the 3 of the draw.*\(2, 4",
+            r"images must be the 64 of the draw.*\(2, 4",
         ),
         (
             lambda key: pixmix.fractal_pictures(key, -1, height=2, width=2),

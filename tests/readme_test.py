@@ -15,7 +15,7 @@ from absl import flags
 from experiments import config
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/methods.md", "docs/parity.md")
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
@@ -71,7 +71,9 @@ def test_every_python_block_runs_one_after_the_other(
 @each_document
 def test_every_local_link_and_flag_file_exists(document: str) -> None:
     text = (ROOT / document).read_text("utf-8")
+    beside = Path(document).parent
     links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", text)
+    links = [str(beside / link) for link in links]
     named = re.findall(r"(?:--flagfile=|experiments/flags/)([\w-]+\.flags)", text)
     flag_files = [f"experiments/flags/{name}" for name in named]
     assert [path for path in links + flag_files if not (ROOT / path).exists()] == []

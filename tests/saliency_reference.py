@@ -177,7 +177,7 @@ def alignment(features, partner, epsilon=0.1, iterations=100):
     u, v = np.ones(n), np.ones(n)
     for _ in range(iterations):
         for j in range(n):
-            v[j] = 1 / n / sum(kernel[i, j] * u[i] for i in range(n))
+            v[j] = 1 / n / (kernel[:, j] @ u)
         for i in range(n):
-            u[i] = 1 / n / sum(kernel[i, j] * v[j] for j in range(n))
+            u[i] = 1 / n / (kernel[i] @ v)
     return n * u[:, None] * kernel * v[None, :]

@@ -95,7 +95,9 @@ def test_every_row_is_taken_from_the_mix_chosen():
     found = jax.jit(lambda chosen: select_rows(chosen, mixes))(jnp.array(chosen))
     alike = like_each_other(mixes)
     for row, place in enumerate(chosen):
-        for taken, source in zip(jax.tree.leaves(found), jax.tree.leaves(alike[place]), strict=True):
+        for taken, source in zip(
+            jax.tree.leaves(found), jax.tree.leaves(alike[place]), strict=True
+        ):
             np.testing.assert_array_equal(taken[row], source[row])
 
 

@@ -93,7 +93,9 @@ def test_dense_losses_are_means_over_cells():
 
 
 def test_the_loss_may_be_a_function():
-    found = label_values(lambda z, t: (z * t).sum(-1), jnp.ones((3, 2, 3, 5)), as_targets(IDS, MAPS))
+    found = label_values(
+        lambda z, t: (z * t).sum(-1), jnp.ones((3, 2, 3, 5)), as_targets(IDS, MAPS)
+    )
     np.testing.assert_allclose(found, [1, 1, 1], rtol=1e-6)
 
 
@@ -123,7 +125,7 @@ def test_sample_weights_of_1_change_nothing_where_the_loss_is_linear_in_the_targ
 
 
 def test_sample_weights_are_for_one_label_a_row():
-    with pytest.raises(ValueError, match="sample_weight.*dense label maps"):
+    with pytest.raises(ValueError, match=r"sample_weight.*dense label maps"):
         mixed_values("ce", MAPS, as_targets(IDS, MAPS), MIX, sample_weight=jnp.ones(3))
 
 

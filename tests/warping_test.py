@@ -41,7 +41,9 @@ def zoomed(x, box):
 def moved(x, transport):
     """Block by block, where the grid of x is a multiple of the transport's."""
     out = np.zeros(x.shape)
-    height, width = (size // cells for size, cells in zip(x.shape[1:3], transport.shape[1:3]))
+    height, width = (
+        size // cells for size, cells in zip(x.shape[1:3], transport.shape[1:3], strict=True)
+    )
     for i, a, b, c, d in np.ndindex(transport.shape):
         block = x[i, c * height : (c + 1) * height, d * width : (d + 1) * width]
         into = out[i, a * height : (a + 1) * height, b * width : (b + 1) * width]
@@ -91,7 +93,9 @@ def test_zoom_into_the_whole_grid_returns_the_picture_exactly():
 
 @pytest.mark.parametrize("box", [(0.5, 0.5, 0.0, 0.5), (0.2, 0.2, 0.5, 0.0), (0, 0, 0, 0)])
 def test_zoom_into_a_box_without_area_shows_nothing(box):
-    np.testing.assert_array_equal(zoom(normal(1, 4, 4, 1), np.float32([box])), np.zeros((1, 4, 4, 1)))
+    np.testing.assert_array_equal(
+        zoom(normal(1, 4, 4, 1), np.float32([box])), np.zeros((1, 4, 4, 1))
+    )
 
 
 def test_zoom_leaves_constants_as_they_are_inside_the_box_and_0_outside():
@@ -132,9 +136,7 @@ def test_blocks_keep_their_pixels():
     """A swap moves the two halves as they are, columns in their order."""
     swap = jnp.array([[0.0, 1.0], [1.0, 0.0]]).reshape(1, 1, 2, 1, 2)
     x = normal(1, 2, 6, 3)
-    np.testing.assert_array_equal(
-        move(x, swap), np.concatenate([x[:, :, 3:], x[:, :, :3]], axis=2)
-    )
+    np.testing.assert_array_equal(move(x, swap), np.concatenate([x[:, :, 3:], x[:, :, :3]], axis=2))
 
 
 @pytest.mark.parametrize("warp", ["zoom", "move"])

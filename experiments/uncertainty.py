@@ -1,0 +1,65 @@
+"""Which training rows a run gets wrong, written while it trains, and the UMIX weights read from it.
+
+A run with --record_errors leaves RUN/errors/STEP.npy at every evaluation, bool[N] in the order of
+the training split; a later run with --umix_from=RUN weights its rows by them.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from experiments import records
+from experiments.data import DataError
+from semjax.umix import error_rates, umix_weights
+
+
+def record(workdir: str | Path, step: int, wrong: np.ndarray) -> None:
+    """Writes which training rows are misclassified after a step; a resumed run writes it again.
+
+    Args:
+      workdir: the run directory.
+      step: the step of the evaluation.
+      wrong: bool[N].
+    """
+    folder = Path(workdir) / "errors"
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.save(buffer, wrong.astype(bool), allow_pickle=False)
+    records.write_atomically(folder / f"{step}.npy", buffer.getvalue())
+
+
+def sample_weights(run: str | Path, count: int, *, eta: float, first_step: int = 0) -> np.ndarray:
+    """The UMIX weights of the rows of a training split.
+
+    Args:
+      run: the directory of a run that recorded its errors on the same split.
+      count: N, the rows of the split.
+      eta: how much more an uncertain row counts, see `semjax.umix.umix_weights`.
+      first_step: recordings before this step are left out.
+
+    Returns:
+      f32[N].
+
+    Raises:
+      DataError: nothing was recorded, or of another split, or a file is damaged.
+    """
+    files = {int(path.stem): path for path in (Path(run) / "errors").glob("[0-9]*.npy")}
+    kept = [files[step] for step in sorted(files) if step >= first_step]
+    if not kept:
+        raise DataError(
+            f"{run}: no recorded errors from step {first_step} on; train it with --record_errors"
+        )
+    columns = []
+    for path in kept:
+        try:
+            wrong = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+        if wrong.shape != (count,) or wrong.dtype != bool:
+            raise DataError(
+                f"{path}: recorded {wrong.dtype}{list(wrong.shape)}, but the training split has "
+                f"{count} rows; --dataset and --validation_fraction must be those of that run"
+            )
+        columns.append(wrong)
+    return np.asarray(umix_weights(error_rates(np.stack(columns, axis=1)), eta=eta))
