@@ -12,6 +12,7 @@ The second is the sharper one: a whole step varies by more than a mask costs.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import time
@@ -149,7 +150,7 @@ def _step(name: str, model: str, batch_size: int, data: Data) -> Callable[[], No
 def _mixing(name: str, model: str, data: Data) -> Callable[[], None]:
     """Drawing a mix and applying it to images and labels, compiled."""
     layers = len(models.hidden_modules(model))
-    policy = policies.build(Config(policy=name), layers)
+    policy = policies.build(dataclasses.asdict(Config(policy=name)), layers)
     images = semjax.augment.normalise(jnp.asarray(data.train.image), data.mean, data.std)
     label = jax.nn.one_hot(data.train.label, data.num_classes)
     features = images[:, ::8, ::8].repeat(170, axis=-1)

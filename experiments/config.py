@@ -231,7 +231,7 @@ class Config:
             raise ConfigError(f"--model={self.model}: {error}") from error
         try:
             members = policies.names(self.policy)
-            policies.build(self, len(models.hidden_modules(self.model)))
+            policies.build(dataclasses.asdict(self), len(models.hidden_modules(self.model)))
         except ValueError as error:
             named = "" if str(error).startswith("--") else f"--policy={self.policy}: "
             raise ConfigError(f"{named}{error}") from error

@@ -85,7 +85,7 @@ def examples(data: Data, model: str, seed: int = 0) -> list[Drawn]:
         # Of PuzzleMix's block counts the one that shows most.
         options = "puzzlemix.block_counts=(8,)" if name == "puzzlemix" else ""
         config = Config(policy=name, weight_scope="sample", pairing="roll", policy_options=options)
-        policy = policies.build(config, layers)
+        policy = policies.build(dataclasses.asdict(config), layers)
         draw = jax.jit(
             lambda batch, key, params, policy=policy: semjax.draw_mix(
                 policy, batch, key, apply_fn=apply_fn, params=params

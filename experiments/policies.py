@@ -3,16 +3,12 @@
 import ast
 import difflib
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optax
 
 import semjax
-from semjax.policies.composition import ChoiceScope
-
-if TYPE_CHECKING:  # config imports this module
-    from experiments.config import Config
 
 POLICIES: dict[str, Callable[..., semjax.Policy]] = {
     "mixup": semjax.mixup,
@@ -100,11 +96,11 @@ def has_option(name: str, option: str) -> bool:
     return option in inspect.signature(POLICIES[name]).parameters
 
 
-def build(config: "Config", hidden_layers: int) -> semjax.Policy | None:
+def build(flags: Mapping[str, Any], hidden_layers: int) -> semjax.Policy | None:
     """Builds the policy of a run.
 
     Args:
-      config: its flags.
+      flags: its flags by name, the fields of a Config.
       hidden_layers: how many hidden layers the model offers; AlignMix mixes at the last.
 
     Returns:
@@ -113,42 +109,42 @@ def build(config: "Config", hidden_layers: int) -> semjax.Policy | None:
     Raises:
       ValueError: a flag or an option that cannot be; the message names it.
     """
-    members = names(config.policy)
+    members = names(flags["policy"])
     if not members:
         return None
-    options = _options(config.policy_options, members)
-    built = [_member(name, config, options.get(name, {}), hidden_layers) for name in members]
-    shares = _probabilities(config.policy_probabilities, len(members))
-    policy, scope = built[0], cast(ChoiceScope, config.policy_scope)
+    options = _options(flags["policy_options"], members)
+    built = [_member(name, flags, options.get(name, {}), hidden_layers) for name in members]
+    shares = _probabilities(flags["policy_probabilities"], len(members))
+    policy, scope = built[0], flags["policy_scope"]
     if len(members) > 1 or shares != [1.0]:
         policy = semjax.choose(dict(zip(built, shares, strict=True)), scope=scope)
     ramp = None
-    if config.mix_ramp_steps:
-        ramp = optax.linear_schedule(0.0, 1.0, config.mix_ramp_steps, config.mix_from_step)
-    if config.mix_from_step or config.mix_until_step or ramp:
-        window = (config.mix_from_step, config.mix_until_step or None)
+    if flags["mix_ramp_steps"]:
+        ramp = optax.linear_schedule(0.0, 1.0, flags["mix_ramp_steps"], flags["mix_from_step"])
+    if flags["mix_from_step"] or flags["mix_until_step"] or ramp:
+        window = (flags["mix_from_step"], flags["mix_until_step"] or None)
         policy = semjax.scheduled(policy, on=window, ramp=ramp)
     return policy
 
 
 def _member(
-    name: str, config: "Config", options: dict[str, Any], hidden_layers: int
+    name: str, flags: Mapping[str, Any], options: dict[str, Any], hidden_layers: int
 ) -> semjax.Policy:
     factory = POLICIES[name]
     known = inspect.signature(factory).parameters
-    pairing: Any = config.pairing
+    pairing: Any = flags["pairing"]
     if pairing == "near_label":
-        pairing = semjax.near_label(bandwidth=config.pairing_bandwidth)
+        pairing = semjax.near_label(bandwidth=flags["pairing_bandwidth"])
     common: dict[str, Any] = {
-        "weight_scope": config.weight_scope,
-        "probability": config.mix_probability,
+        "weight_scope": flags["weight_scope"],
+        "probability": flags["mix_probability"],
         "pairing": pairing,
-        "groups": config.pairing_groups,
+        "groups": flags["pairing_groups"],
     }
-    if config.alpha and has_option(name, "alpha"):
-        common["alpha"] = config.alpha
+    if flags["alpha"] and has_option(name, "alpha"):
+        common["alpha"] = flags["alpha"]
     if name == "cutmix":
-        common["correction"] = config.correction
+        common["correction"] = flags["correction"]
     if name == "alignmix":
         common["layer"] = hidden_layers
     if unknown := sorted(set(options) - set(known)):
@@ -162,7 +158,7 @@ def _member(
     layers = {**{key: p.default for key, p in known.items()}, **options}.get("layers", ())
     if max(layers, default=0) > hidden_layers:
         raise ValueError(
-            f"--policy_options: {name}.layers={tuple(layers)}; --model={config.model} offers the "
+            f"--policy_options: {name}.layers={tuple(layers)}; --model={flags['model']} offers the "
             f"layers 0 to {hidden_layers}"
         )
     return policy

@@ -78,7 +78,7 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         ),
         out_shardings=everywhere,
     )
-    policy = policies.build(config, len(models.hidden_modules(config.model)))
+    policy = policies.build(dataclasses.asdict(config), len(models.hidden_modules(config.model)))
     policy = policy and sharding.drawn_replicated(policy, mesh)
     step = functools.partial(
         training.train_step,

@@ -442,7 +442,7 @@ def test_trees_that_do_not_fit_are_refused():
     mix = made_mix()
     with pytest.raises(TypeError, match="x must be floating"):
         interpolate_tree(mix, {"id": jnp.zeros(4, int)})
-    with pytest.raises(ValueError, match="mix.partner must have shape"):
+    with pytest.raises(ValueError, match=r"mix.partner must have shape"):
         interpolate_tree(mix, {"age": jnp.zeros(5)})
-    with pytest.raises(ValueError, match="mismatch"):
+    with pytest.raises(ValueError, match="different numbers of pytree children"):
         interpolate_tree({"age": mix}, {"age": jnp.zeros(4), "pulse": jnp.zeros(4)})
