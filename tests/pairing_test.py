@@ -252,9 +252,9 @@ def test_selections_are_uniform_over_the_rows_that_are_eligible(pairing, groups,
 @pytest.mark.parametrize("valid", ["few", "one", "no"])
 @each_selection
 def test_rows_without_a_partner_are_left_alone(pairing, valid):
-    partners = selected(KEYS, pairing, 4, VALID[valid])
+    partners = selected(20_000, pairing, 2, VALID[valid])
     for row in range(12):
-        assert set(partners[:, row]) <= set(eligible(pairing, row, 4, VALID[valid]))
+        assert set(partners[:, row]) == set(eligible(pairing, row, 2, VALID[valid]))
 
 
 def test_rows_draw_independently():
@@ -267,8 +267,8 @@ def test_rows_draw_independently():
 
 def test_soft_labels_have_the_class_of_their_largest_share():
     soft = 0.6 * np.eye(4)[LABEL] + 0.1
-    hard = selected(KEYS, "same_class")
-    np.testing.assert_array_equal(selected(KEYS, "same_class", label=soft), hard)
+    hard = selected(20_000, "same_class")
+    np.testing.assert_array_equal(selected(20_000, "same_class", label=soft), hard)
 
 
 def law(label, bandwidth, allowed=None):
@@ -357,8 +357,8 @@ def test_bandwidths_out_of_range_are_refused(bandwidth):
         near_label(bandwidth=bandwidth)
 
 
-@each_selection
-def test_a_policy_hands_on_what_the_rule_looks_at(pairing):
+def test_a_policy_hands_on_what_the_rule_looks_at():
+    pairing = "same_class_other_group"
     batch = {"image": jnp.zeros((12, 3)), "label": jnp.asarray(LABEL), "group": jnp.asarray(GROUP)}
     partner = policies.mixup(pairing=pairing)(jax.random.key(0), batch).partner.tolist()
     assert all(j in eligible(pairing, i) for i, j in enumerate(partner))
