@@ -256,7 +256,7 @@ def _declared(extra: str | None) -> set[str]:
 def _distributions(folder: str) -> set[str]:
     """The distributions that the files of a folder import."""
     known = importlib.metadata.packages_distributions()
-    own = {"semjax", "experiments", *(path.stem for path in _sources("tests"))}
+    own = {"semjax", "experiments", "benchmarks", *(path.stem for path in _sources("tests"))}
     third_party = {
         name for path in _sources(folder) for name in _imports(path) - own - sys.stdlib_module_names
     }
