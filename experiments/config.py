@@ -16,7 +16,7 @@ from absl import flags
 import semjax
 from experiments import models, policies
 from experiments.flagfiles import ConfigError, expand_flag_files
-from semjax import losses, sem
+from semjax import losses, options
 
 
 def _flag(
@@ -139,7 +139,7 @@ class Config:
         choices=("pooled", "spatial"),
     )
     stop_gradient: str = _flag(
-        "none", "side of the gap that is held constant", choices=sem.STOP_GRADIENTS
+        "none", "side of the gap that is held constant", choices=options.STOP_GRADIENTS
     )
     clean_weight: float = _flag(
         0.0, "weight of the label loss on the rows as they are (RegMixup: 1)", at_least=0
@@ -161,17 +161,17 @@ class Config:
     reduction: str = _flag(
         "sum",
         "mixed + clean_weight * clean (sum), or that divided by 1 + clean_weight (mean)",
-        choices=sem.REDUCTIONS,
+        choices=options.REDUCTIONS,
     )
     label_loss: str = _flag("ce", "softmax or sigmoid cross-entropy", choices=("ce", "bce"))
     label_smoothing: float = _flag(0.0, "label smoothing", at_least=0, at_most=1)
     passes: str = _flag(
         "separate",
         "mixed and clean rows in two forward passes, or joint in one",
-        choices=sem.PASSES,
+        choices=options.PASSES,
     )
     state_from: str = _flag(
-        "mixed", "the pass that updates the BatchNorm statistics", choices=sem.STATE_FROMS
+        "mixed", "the pass that updates the BatchNorm statistics", choices=options.STATE_FROMS
     )
 
     # Augmentation, before mixing.

@@ -65,7 +65,7 @@ def examples(data: Data, model: str, seed: int = 0) -> list[Drawn]:
       seed: of the draws.
 
     Returns:
-      One example a policy: of the rows that were mixed, the one whose weight is nearest to 0.6.
+      One example a policy: of the rows, one whose weight is near 0.6 and whose mask has two sides.
     """
     rows = np.linspace(0, len(data.train) - 1, ROWS).astype(int)
     images = jnp.asarray(data.train.image[rows])
@@ -96,7 +96,11 @@ def examples(data: Data, model: str, seed: int = 0) -> list[Drawn]:
 
 
 def _example(name: str, mix: semjax.Mix, images: jax.Array, data: Data) -> Drawn:
-    row = int(np.abs(np.asarray(mix.weight) - 0.6).argmin())
+    # Much of both, and of masks one with two sides.
+    worth = -np.abs(np.asarray(mix.weight) - 0.6)
+    if mix.mask is not None:
+        worth = worth + np.asarray(mix.mask).std((1, 2, 3))
+    row = int(worth.argmax())
     # Noise is in units of the scaled image, so that is what is mixed, and then scaled back.
     at_input = dataclasses.replace(mix, layer=None, layers=())
     mixed = input_mix(at_input, augment.normalise(images, data.mean, data.std))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from semjax.augmix import apply_ops, draw_ops, to_uint8, to_unit
+from semjax.pixel_ops import apply_ops, draw_ops, to_uint8, to_unit
 
 # A fractal is the attractor of at most so many maps.
 _MAPS = 4
@@ -35,7 +35,7 @@ class PixmixDraw:
 
     Attributes:
       op: i32[B, k + 1], the op of every augmented copy of an image, see
-        `semjax.augmix.apply_ops`: of the copy to begin with, then of the partner of every round.
+        `semjax.pixel_ops.apply_ops`: of the copy to begin with, then of the partner of every round.
       level: f32[B, k + 1], its strength.
       augmented: bool[B], whether to begin with the augmented copy or with the image.
       rounds: i32[B], n, the rounds done, at most k.
@@ -129,7 +129,7 @@ def draw_pixmix(
       pictures: P, the number of pictures, at least 1.
       k: the most rounds, a static integer, at least 0.
       beta: positive and finite; the larger, the more of the image is kept.
-      severity: scalar in (0.1, 10], see `semjax.augmix.draw_ops`.
+      severity: scalar in (0.1, 10], see `semjax.pixel_ops.draw_ops`.
 
     Returns:
       The PixmixDraw of the batch.

@@ -9,9 +9,8 @@ function.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,6 @@ from jax.typing import ArrayLike
 from semjax.drawing import mix_of, streams
 from semjax.hidden import MixingHook, input_mix, run_model
 from semjax.losses import (
-    DISTANCES,
-    LABEL_LOSSES,
     Distance,
     DistanceFn,
     LabelLoss,
@@ -30,22 +27,14 @@ from semjax.losses import (
     jensen_shannon,
 )
 from semjax.mixing import Mix, interpolate, interpolate_spatial, unmixed
+from semjax.options import Options, Passes, Reduction, StateFrom, StopGradient, Weight
 from semjax.outputs import ApplyFn, Hidden, Outputs
 from semjax.policies import Policy, mixup
 from semjax.probing import ModelProbe
 from semjax.rows import Rows
-from semjax.targets import as_targets, hits, label_values, mixed_values
+from semjax.targets import hits, label_values, mixed_values
 
-StopGradient = Literal["none", "clean", "mixed"]
-STOP_GRADIENTS: tuple[str, ...] = get_args(StopGradient)
-Passes = Literal["separate", "joint"]
-PASSES: tuple[str, ...] = get_args(Passes)
-StateFrom = Literal["mixed", "clean", "both"]
-STATE_FROMS: tuple[str, ...] = get_args(StateFrom)
-Reduction = Literal["sum", "mean"]
-REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 DEFAULT_POLICY = mixup(alpha=1.0)
-Weight = float | jax.Array | Callable[[jax.Array], ArrayLike]
 
 
 class SemLoss(Protocol):
@@ -185,7 +174,7 @@ def make_sem_loss(
         raise TypeError(
             f"policy must be a function such as semjax.mixup(), or None; found {policy!r}"
         )
-    options = _Options(
+    options = Options(
         mixes=policy is not None,
         sem_weight=sem_weight,
         schedule=schedule,
@@ -236,105 +225,7 @@ def make_sem_loss(
     return sem_loss
 
 
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """The options of `make_sem_loss`, checked where they are made."""
-
-    sem_weight: Weight
-    schedule: Callable[[jax.Array], ArrayLike] | None
-    distance: Distance | DistanceFn
-    stop_gradient: str
-    clean_weight: Weight
-    consistency_weight: Weight
-    reduction: str
-    label_loss: Any
-    label_smoothing: float
-    passes: str
-    state_from: str
-    axis_name: str | None
-    mixes: bool
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("distance", DISTANCES),
-            ("label_loss", tuple(LABEL_LOSSES)),
-            ("stop_gradient", STOP_GRADIENTS),
-            ("reduction", REDUCTIONS),
-            ("passes", PASSES),
-            ("state_from", STATE_FROMS),
-        ):
-            _check_choice(name, getattr(self, name), allowed)
-        for name in ("sem_weight", "clean_weight", "consistency_weight"):
-            value = getattr(self, name)
-            if value is None or isinstance(value, str):
-                raise TypeError(
-                    f"{name} must be a number, an array or a function of the step; found {value!r}"
-                )
-            if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be finite and at least 0; found {value!r}")
-        if self.schedule is not None and not self.has_gap:
-            raise ValueError("schedule multiplies sem_weight, which is 0; found both")
-        if not 0 <= self.label_smoothing <= 1:
-            raise ValueError(f"label_smoothing must be in [0, 1]; found {self.label_smoothing!r}")
-        if self.regression and (self.label_smoothing or self.has_consistency):
-            raise ValueError(
-                "label_loss='mse' has no classes: label_smoothing and consistency_weight must be "
-                f"0; found {self.label_smoothing!r} and {self.consistency_weight!r}"
-            )
-        if not self.mixes and (self.has_gap or self.has_clean_loss):
-            raise ValueError(
-                "policy=None mixes nothing, so there is no gap and the mixed rows are the clean "
-                "ones: sem_weight and clean_weight must be 0; "
-                f"found {self.sem_weight!r} and {self.clean_weight!r}"
-            )
-        if self.state_from != "mixed" and (self.passes == "joint" or not self.needs_clean):
-            raise ValueError(
-                f"state_from={self.state_from!r} needs a clean pass of its own: passes='separate' "
-                f"and sem_weight or clean_weight above 0; found passes={self.passes!r}, "
-                f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}"
-            )
-
-    def row_losses(self, logits: jax.Array, label: jax.Array) -> jax.Array:
-        """f32[B]: the label loss of rows as they are."""
-        return label_values(self.label_loss, logits, self.targets(label, logits))
-
-    def targets(self, label: jax.Array, logits: jax.Array) -> jax.Array:
-        return as_targets(label, logits, smoothing=self.label_smoothing, regression=self.regression)
-
-    @property
-    def regression(self) -> bool:
-        return self.label_loss == "mse"
-
-    @property
-    def has_gap(self) -> bool:
-        return not _is_zero(self.sem_weight)
-
-    @property
-    def has_clean_loss(self) -> bool:
-        return not _is_zero(self.clean_weight)
-
-    @property
-    def has_consistency(self) -> bool:
-        return not _is_zero(self.consistency_weight)
-
-    @property
-    def needs_clean(self) -> bool:
-        """Whether the clean rows are forwarded; where nothing is mixed the mixed rows are clean."""
-        return self.has_gap or self.has_clean_loss or (self.has_consistency and self.mixes)
-
-
-def _is_zero(weight: Weight) -> bool:
-    """Whether a weight is 0 for good, so that its term is not traced; an array never is."""
-    return isinstance(weight, int | float) and weight == 0
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    takes_function = name in ("distance", "label_loss")
-    if value not in allowed and not (takes_function and callable(value)):
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")
-
-
-def _check_batch(batch: Mapping[str, Any], options: _Options) -> tuple[Any, jax.Array]:
+def _check_batch(batch: Mapping[str, Any], options: Options) -> tuple[Any, jax.Array]:
     for name in ("image", "label"):
         if name not in batch:
             raise ValueError(f"batch needs {name!r}; found the keys {sorted(batch)}")
@@ -387,7 +278,7 @@ def _check_views(batch: Mapping[str, Any], images: Any) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Passes:
+class _Forwarded:
     """What the passes gave: the mixed rows, the clean rows where forwarded, and the views."""
 
     mixed: Outputs
@@ -400,8 +291,8 @@ def _forward(
     params: Any,
     inputs: list[tuple[Any, jax.Array]],
     mix: Mix,
-    options: _Options,
-) -> _Passes:
+    options: Options,
+) -> _Forwarded:
     """The outputs of every input, in passes of their own or in one."""
     size = len(mix.partner)
     hook = MixingHook(mix, size) if mix.layers else None
@@ -425,10 +316,10 @@ def _forward(
         hook.check()
     mixed, *rest = outputs
     clean = rest.pop(0) if options.needs_clean else None
-    return _Passes(mixed, clean, rest)
+    return _Forwarded(mixed, clean, rest)
 
 
-def _check_outputs(outputs: Outputs, rows: int, options: _Options) -> None:
+def _check_outputs(outputs: Outputs, rows: int, options: Options) -> None:
     shape = outputs.logits.shape
     if len(shape) not in (2, 4) or shape[0] != rows:
         raise ValueError(
@@ -462,9 +353,9 @@ def _combine(
     mix: Mix,
     rows: Rows,
     label: jax.Array,
-    outputs: _Passes,
+    outputs: _Forwarded,
     batch: Mapping[str, Any],
-    options: _Options,
+    options: Options,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """The total and its parts, from the outputs of all passes."""
     mixed, clean, step = outputs.mixed, outputs.clean, batch.get("step")
@@ -526,7 +417,7 @@ def _sample_weight(batch: Mapping[str, Any], rows: Rows) -> jax.Array | None:
 
 
 def _gaps(
-    mix: Mix, rows: Rows, mixed: Outputs, clean: Outputs, options: _Options
+    mix: Mix, rows: Rows, mixed: Outputs, clean: Outputs, options: Options
 ) -> dict[str, jax.Array]:
     # float32 before the target is mixed: a bfloat16 target would lose what the gap is made of.
     prediction = jnp.asarray(mixed.representation, jnp.float32)

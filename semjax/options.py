@@ -1,0 +1,151 @@
+"""The options of the loss: their kinds, their checks, and what they make part of the program."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+from jax.typing import ArrayLike
+
+from semjax.losses import DISTANCES, LABEL_LOSSES, Distance, DistanceFn
+from semjax.targets import as_targets, label_values
+
+StopGradient = Literal["none", "clean", "mixed"]
+STOP_GRADIENTS: tuple[str, ...] = get_args(StopGradient)
+Passes = Literal["separate", "joint"]
+PASSES: tuple[str, ...] = get_args(Passes)
+StateFrom = Literal["mixed", "clean", "both"]
+STATE_FROMS: tuple[str, ...] = get_args(StateFrom)
+Reduction = Literal["sum", "mean"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+Weight = float | jax.Array | Callable[[jax.Array], ArrayLike]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `make_sem_loss`, where they are explained, checked where they are made.
+
+    Attributes:
+      sem_weight: as there.
+      schedule: as there.
+      distance: as there.
+      stop_gradient: as there.
+      clean_weight: as there.
+      consistency_weight: as there.
+      reduction: as there.
+      label_loss: as there.
+      label_smoothing: as there.
+      passes: as there.
+      state_from: as there.
+      axis_name: as there.
+      mixes: whether there is a policy.
+
+    Raises:
+      ValueError: an option out of range or at odds with another.
+      TypeError: a weight that is none.
+
+    Example:
+      >>> from semjax.options import Options
+      >>> Options(sem_weight=0.0, clean_weight=1.0).needs_clean
+      True
+    """
+
+    sem_weight: Weight = 1.0
+    schedule: Callable[[jax.Array], ArrayLike] | None = None
+    distance: Distance | DistanceFn = "mse"
+    stop_gradient: str = "none"
+    clean_weight: Weight = 0.0
+    consistency_weight: Weight = 0.0
+    reduction: str = "sum"
+    label_loss: Any = "ce"
+    label_smoothing: float = 0.0
+    passes: str = "separate"
+    state_from: str = "mixed"
+    axis_name: str | None = None
+    mixes: bool = True
+
+    def __post_init__(self) -> None:
+        """Checks every option by itself, then those that concern each other."""
+        for name, allowed in (
+            ("distance", DISTANCES),
+            ("label_loss", tuple(LABEL_LOSSES)),
+            ("stop_gradient", STOP_GRADIENTS),
+            ("reduction", REDUCTIONS),
+            ("passes", PASSES),
+            ("state_from", STATE_FROMS),
+        ):
+            _check_choice(name, getattr(self, name), allowed)
+        for name in ("sem_weight", "clean_weight", "consistency_weight"):
+            value = getattr(self, name)
+            if value is None or isinstance(value, str):
+                raise TypeError(
+                    f"{name} must be a number, an array or a function of the step; found {value!r}"
+                )
+            if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be finite and at least 0; found {value!r}")
+        if self.schedule is not None and not self.has_gap:
+            raise ValueError("schedule multiplies sem_weight, which is 0; found both")
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing must be in [0, 1]; found {self.label_smoothing!r}")
+        if self.regression and (self.label_smoothing or self.has_consistency):
+            raise ValueError(
+                "label_loss='mse' has no classes: label_smoothing and consistency_weight must be "
+                f"0; found {self.label_smoothing!r} and {self.consistency_weight!r}"
+            )
+        if not self.mixes and (self.has_gap or self.has_clean_loss):
+            raise ValueError(
+                "policy=None mixes nothing, so there is no gap and the mixed rows are the clean "
+                "ones: sem_weight and clean_weight must be 0; "
+                f"found {self.sem_weight!r} and {self.clean_weight!r}"
+            )
+        if self.state_from != "mixed" and (self.passes == "joint" or not self.needs_clean):
+            raise ValueError(
+                f"state_from={self.state_from!r} needs a clean pass of its own: passes='separate' "
+                f"and sem_weight or clean_weight above 0; found passes={self.passes!r}, "
+                f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}"
+            )
+
+    def row_losses(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """f32[B]: the label loss of rows as they are."""
+        return label_values(self.label_loss, logits, self.targets(label, logits))
+
+    def targets(self, label: jax.Array, logits: jax.Array) -> jax.Array:
+        """What the logits are compared with, see `semjax.targets.as_targets`."""
+        return as_targets(label, logits, smoothing=self.label_smoothing, regression=self.regression)
+
+    @property
+    def regression(self) -> bool:
+        """Whether labels are numbers."""
+        return self.label_loss == "mse"
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether the gap is part of the program."""
+        return not _is_zero(self.sem_weight)
+
+    @property
+    def has_clean_loss(self) -> bool:
+        """Whether the label loss of the clean rows is."""
+        return not _is_zero(self.clean_weight)
+
+    @property
+    def has_consistency(self) -> bool:
+        """Whether the consistency with the views is."""
+        return not _is_zero(self.consistency_weight)
+
+    @property
+    def needs_clean(self) -> bool:
+        """Whether the clean rows are forwarded; where nothing is mixed the mixed rows are clean."""
+        return self.has_gap or self.has_clean_loss or (self.has_consistency and self.mixes)
+
+
+def _is_zero(weight: Weight) -> bool:
+    """Whether a weight is 0 for good, so that its term is not traced; an array never is."""
+    return isinstance(weight, int | float) and weight == 0
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    takes_function = name in ("distance", "label_loss")
+    if value not in allowed and not (takes_function and callable(value)):
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; found {value!r}")
