@@ -73,7 +73,7 @@ def test_shears_and_translations_are_clipped(name, limit):
 def test_an_integer_is_for_every_image_and_what_is_left_out_is_zero():
     images = made_images(3, 1, 9, 3)
     expected = warped("translate_x", images, [2.0, 2.0, 2.0])
-    np.testing.assert_array_equal(affine.affine_warp(images, right=2), expected)
+    np.testing.assert_array_equal(warp(images, right=2), expected)
 
 
 def test_large_images_do_not_overflow():

@@ -57,7 +57,7 @@ def test_chains_of_exact_ops_are_those_of_the_official_loop():
     np.testing.assert_allclose(apply(drawn, images), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(64, 19, 20, 3), (5, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(64, 19, 20, 3), (6, 5, 8, 1), (5, 1, 1, 1)])
 def test_chains_of_all_ops_are_those_of_the_official_loop(shape):
     images = made_images(*shape)
     drawn = made_draw(2, shape[0], severity=6.0)

@@ -182,10 +182,12 @@ def test_warps_are_pillows_to_one_grey_level():
 
 
 def test_magnitudes_of_warps_may_be_integers():
-    images = made_images(2, 5, 4, 1)
-    for name in ("translate_x", "translate_y"):
-        found = getattr(pixel_ops, name)(images, np.array([-1, 2]))
-        np.testing.assert_array_equal(found, with_pil(name, images, [-1, 2]))
+    images = made_images(9, 21, 34, 3)
+    magnitudes = dict.fromkeys(WARPS, np.resize([-1, 2, 0], 9))
+    found = warps(images, magnitudes)
+    floating = warps(images, {name: x.astype(np.float32) for name, x in magnitudes.items()})
+    for name in WARPS:
+        np.testing.assert_array_equal(found[name], floating[name])
 
 
 @pytest.mark.parametrize("shape", [(9, 21, 34, 3), (9, 17, 16, 1)])
