@@ -16,7 +16,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,8 @@ from experiments import models, policies, program, sharding
 from experiments.config import Config
 from experiments.data import Data, Split
 from semjax.hidden import input_mix
+
+NAMES = tuple(policies.POLICIES)
 
 
 class ReadyProbe:
@@ -54,7 +56,9 @@ class ReadyProbe:
         return self
 
 
-def measure(model: str, batch_size: int, size: int, rounds: int) -> dict[str, Any]:
+def measure(
+    model: str, batch_size: int, size: int, rounds: int, names: Sequence[str] = NAMES
+) -> dict[str, Any]:
     """Times a step of every policy and its mixing alone, in turn.
 
     Args:
@@ -62,13 +66,14 @@ def measure(model: str, batch_size: int, size: int, rounds: int) -> dict[str, An
       batch_size: B.
       size: H and W of the images.
       rounds: counted rounds, after one that is not.
+      names: the policies to measure.
 
     Returns:
       The settings, and for each policy the ratios.
     """
     data = _data(batch_size, size)
     runs: dict[str, Callable[[], None]] = {"none": _step("none", model, batch_size, data)}
-    for name in policies.POLICIES:
+    for name in names:
         runs[name] = _step(name, model, batch_size, data)
         runs[f"{name}, mixing"] = _mixing(name, model, data)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -97,7 +102,7 @@ def measure(model: str, batch_size: int, size: int, rounds: int) -> dict[str, An
                 "mixing": _spread(1 + times[f"{name}, mixing"] / plain),
                 "looks_at_model": name in policies.LOOKS_AT_MODEL,
             }
-            for name in policies.POLICIES
+            for name in names
         },
     }
 

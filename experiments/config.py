@@ -53,7 +53,7 @@ class Config:
       >>> Config(learning_rate=-1.0)
       Traceback (most recent call last):
       ...
-      experiments.config.ConfigError: --learning_rate=-1.0: must be above 0
+      experiments.flagfiles.ConfigError: --learning_rate=-1.0: must be above 0
     """
 
     # Where the run lives.

@@ -16,6 +16,7 @@ from semjax.mixing import Mix, interpolate
 LOSSES = {
     "ce": (losses.soft_cross_entropy, reference.cross_entropy),
     "bce": (losses.soft_binary_cross_entropy, reference.binary_cross_entropy),
+    "mse": (losses.squared_error, reference.squared_error),
 }
 each_loss = pytest.mark.parametrize(("loss", "expected"), LOSSES.values(), ids=LOSSES.keys())
 each_distance = pytest.mark.parametrize("distance", DISTANCES)

@@ -87,6 +87,17 @@ def binary_cross_entropy(logits, targets):
     return np.array(out)
 
 
+def squared_error(prediction, targets):
+    """The mean over outputs of (p - t)^2, a value a row."""
+    p, t = np.asarray(prediction, np.float64), np.asarray(targets, np.float64)
+    return np.array(
+        [
+            np.mean([(a - b) ** 2 for a, b in zip(*row, strict=True)])
+            for row in zip(p, t, strict=True)
+        ]
+    )
+
+
 def gap(prediction, target, distance, valid=None):
     """The mean over valid rows of a distance between representations."""
     keep = np.ones(len(target), bool) if valid is None else np.asarray(valid)
