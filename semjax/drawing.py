@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from semjax.losses import LabelLoss, LabelLossFn
 from semjax.mixing import Mix, check_mix
 from semjax.outputs import ApplyFn
 from semjax.policies.common import Policy
 from semjax.probing import ModelProbe, Probe
+from semjax.targets import as_targets, label_values
 
 
 class Streams(NamedTuple):
@@ -57,6 +59,7 @@ def draw_mix(
     *,
     apply_fn: ApplyFn | None = None,
     params: Any = None,
+    label_loss: LabelLoss | LabelLossFn = "ce",
 ) -> Mix:
     """Draws the mix that `sem_loss(params, batch, rng)` draws.
 
@@ -68,6 +71,7 @@ def draw_mix(
       rng: as for the loss; consumed.
       apply_fn: the model, for policies that look at it.
       params: its parameters.
+      label_loss: that of the loss, which saliency is the gradient of (label smoothing left out).
 
     Returns:
       The Mix of the batch, which `batch["mix"]` hands to a loss.
@@ -82,7 +86,12 @@ def draw_mix(
     keys = streams(rng)
     probe = None
     if apply_fn is not None:
-        probe = ModelProbe(apply_fn, params, batch, keys.probe)
+
+        def row_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
+            targets = as_targets(label, logits, regression=label_loss == "mse")
+            return label_values(label_loss, logits, targets)
+
+        probe = ModelProbe(apply_fn, params, batch, keys.probe, label_loss=row_losses)
     return policy(keys.mix, batch, probe)
 
 

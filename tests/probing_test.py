@@ -287,6 +287,32 @@ def test_a_mix_drawn_with_the_model_is_the_mix_of_the_loss(padded, name):
     assert aux["weight"] == pytest.approx(float(weight.mean()), abs=1e-6)
 
 
+def test_the_saliency_of_a_drawn_mix_is_that_of_the_label_loss():
+    """A loss that looks at one class only has its peak where that class looks."""
+
+    def corners(params, images, rng):
+        flat = images.reshape(len(images), -1, images.shape[-1])
+        return semjax.Outputs(logits=params * jnp.stack([flat[:, 0, 0], flat[:, -1, 0]], axis=1))
+
+    def last_class(logits, targets):
+        return logits[:, 1]
+
+    image = jnp.ones((4, 8, 8, 1))
+    batch = {"image": image, "label": jnp.zeros(4, int)}
+    # Of ten keys some draw a box that is seen, and not all of the image.
+    policy = POLICIES["saliencymix"](pairing="roll", weight_scope="sample")
+    options = {"apply_fn": corners, "params": 1.0, "label_loss": last_class}
+    mixes = [semjax.draw_mix(policy, batch, jax.random.key(seed), **options) for seed in range(10)]
+    masks = np.concatenate([mix.mask for mix in mixes])
+    boxed = masks.min((1, 2, 3)) == 0
+    assert boxed.any()
+    assert (masks[boxed, -1, -1] == 0).all()
+    assert (masks[:, 0, 0] == 1).any()
+    loss = semjax.make_sem_loss(corners, policy=policy, sem_weight=0, label_loss=last_class)
+    _, aux = loss(1.0, batch, jax.random.key(0))
+    assert aux["weight"] == pytest.approx(float(mixes[0].weight.mean()), abs=1e-6)
+
+
 # --- Errors ------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_draws import has_alpha
+from saliency_reference import Answers
 
 from semjax import policies
 from semjax.mixing import interpolate, interpolate_spatial
@@ -49,7 +50,12 @@ FACTORIES = {
     "resizemix": Case(policies.resizemix),
     "gridmix": Case(policies.gridmix),
     "smoothmix": Case(policies.smoothmix),
+    "saliencymix": Case(policies.saliencymix),
+    "attentive_cutmix": Case(policies.attentive_cutmix),
+    "puzzlemix": Case(policies.puzzlemix, {"block_counts": (2,)}),
+    "alignmix": Case(policies.alignmix, {"iterations": 20}),
 }
+LOOK_AT_MODEL = ("saliencymix", "attentive_cutmix", "puzzlemix", "alignmix")
 
 
 @functools.cache
@@ -61,7 +67,18 @@ def compiled(name, rows, size, scope, alpha):
         options["alpha"] = alpha
     policy = case.factory(**options)
     shape = jax.ShapeDtypeStruct((rows, *size, 3), jnp.float32)
-    return jax.jit(lambda key: policy(key, {"image": shape}))
+
+    def draw(key):
+        probe = None
+        if name in LOOK_AT_MODEL:
+            key, *keys = jax.random.split(key, 3)
+            images = jax.random.uniform(keys[0], shape.shape)
+            # A feature map as the image, so that AlignMix's cells are pixels.
+            features = jax.random.normal(keys[1], (rows, *size, 4))
+            probe = Answers(saliency=images.mean(-1), features=features, images=images)
+        return policy(key, {"image": shape}, probe)
+
+    return jax.jit(draw)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -137,7 +154,8 @@ def test_the_batch_is_left_as_it_is(name):
     image, valid = np.random.default_rng(0).uniform(size=(4, 6, 6, 3)), np.ones(4, bool)
     batch = {"image": image, "valid": valid}
     copies = {key: value.copy() for key, value in batch.items()}
-    case.factory(**case.options)(jax.random.key(0), batch)
+    probe = Answers(saliency=image.mean(-1), features=image, images=image)
+    case.factory(**case.options)(jax.random.key(0), batch, probe)
     assert list(batch) == list(copies)
     for key, value in copies.items():
         np.testing.assert_array_equal(batch[key], value)

@@ -397,6 +397,7 @@ def test_the_defaults_are_those_of_the_paper():
         ({"block_counts": []}, r"block_counts must be integers of at least 1; found \[\]"),
         ({"block_counts": [2, 0]}, r"block_counts must be.*\[2, 0\]"),
         ({"block_counts": [2.0]}, r"block_counts must be.*\[2.0\]"),
+        ({"block_counts": [5, 13]}, r"least common multiple.*\[5, 13\] with 65"),
         ({"levels": 1}, "levels must be an integer of at least 2; found 1"),
         ({"beta": -1.0}, "beta must be finite and at least 0; found -1.0"),
         ({"gamma": float("nan")}, "gamma must be.*nan"),

@@ -94,6 +94,11 @@ def puzzlemix(
     counts = tuple(block_counts)
     if not counts or not all(isinstance(n, int) and n >= 1 for n in counts):
         raise ValueError(f"block_counts must be integers of at least 1; found {block_counts!r}")
+    if math.lcm(*counts) > 64:
+        raise ValueError(
+            "block_counts must have a least common multiple of at most 64, the cells along a side "
+            f"that moves are kept for; found {block_counts!r} with {math.lcm(*counts)}"
+        )
     if not (isinstance(levels, int) and levels >= 2):
         raise ValueError(f"levels must be an integer of at least 2; found {levels!r}")
     weights = {"beta": beta, "gamma": gamma, "eta": eta, "move_cost": move_cost}
