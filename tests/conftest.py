@@ -13,6 +13,8 @@ import pytest
 
 # Eight devices on any machine, so that a test can compare one device with many in one process.
 jax.config.update("jax_num_cpu_devices", 8)
+# Tests compile much and run little. The programs that tests start by themselves are optimised.
+jax.config.update("jax_disable_most_optimizations", True)
 # [B] with [B, K] must not broadcast by accident.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Each key is used once.
