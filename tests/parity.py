@@ -457,8 +457,11 @@ ROWS = [
         tolerance=1e-5,
         fixtures="masks of 2 x 2 and 3 x 3 blocks are the best of all; blocks move whole, pixel by "
         "pixel (`puzzlemix_test.py`)",
-        known="The prior alone keeps no very salient partner out of a row of weight 1. Here: such "
-        "a row is left as it is, and nothing moves in a row that is its own partner.",
+        known="The authors' colour term also charges each image for its own edges, and takes "
+        "colours in [0, 1], averaged over a few pixels; here only the excess counts, of the pixels "
+        "at the edge, in the units of the images. The prior alone keeps no very salient partner "
+        "out of a row of weight 1; here such a row is left as it is, and nothing moves in a row "
+        "that is its own partner.",
     ),
     Row(
         policy="puzzlemix, solvers",

@@ -143,7 +143,9 @@ def move_benefit(z, saliency, move_cost):
     benefit = np.empty((n * n, n * n))
     for j, i in np.ndindex(benefit.shape):
         (a, b), (c, d) = divmod(j, n), divmod(i, n)
-        benefit[j, i] = z[a, b] * saliency[c, d] - move_cost * ((a - c) ** 2 + (b - d) ** 2) / n**2
+        # From one side of the image to the other the distance is 1.
+        distance = math.hypot(a - c, b - d) / max(n - 1, 1)
+        benefit[j, i] = z[a, b] * saliency[c, d] - move_cost * distance**2
     return benefit
 
 

@@ -46,8 +46,8 @@ def puzzlemix(
        where s and s' are the block saliencies of the row and its partner, each summing to 1; p the
        binomial law of `levels - 1` draws of probability lambda; and c_ij, over neighbours, how much
        the colours would jump from one image to the other, beyond their own jumps.
-    3. Each image's blocks are permuted to gain as much z_j s_i as moving costs: the cost of a move
-       is move_cost times the squared distance in units of the image.
+    3. Each image's blocks are permuted for the most of z_j s_i less the cost of moving: move_cost
+       times the squared distance, which is 1 from the first block of a side to the last.
 
     Both problems are solved on the device, without a graph-cut library: see
     `semjax.labelling.label_grid` and `semjax.transport.assignment` for how near the optimum. The
@@ -60,7 +60,8 @@ def puzzlemix(
       block_counts: the values of n, drawn uniformly; those above the image's sides are left out.
       levels: label levels of the mask, at least 2.
       beta: weight of the smoothness of the mask, at least 0.
-      gamma: weight of the colours in it, at least 0; 0 spares the policy the pixels.
+      gamma: weight of the colours in it, at least 0, in the units of the images; 0 spares the
+        policy the pixels.
       eta: weight of the prior, at least 0.
       transport: whether blocks may move.
       move_cost: weight of the distance blocks move, at least 0.
@@ -273,12 +274,12 @@ def block_mask(problem: MaskProblem, levels: int) -> jax.Array:
 def moves(z: ArrayLike, saliency: ArrayLike, move_cost: float) -> jax.Array:
     """Where the block of each place comes from: the permutation of the greatest saliency shown.
 
-    argmax over permutations p of sum_j z_j s_p(j) - move_cost * |j - p(j)|^2 / n^2
+    argmax over permutations p of sum_j z_j s_p(j) - move_cost * |j - p(j)|^2 / (n - 1)^2
 
     Args:
       z: f32[B, n, n], how much of each place is shown.
       saliency: f32[B, n, n].
-      move_cost: weight of the squared distance.
+      move_cost: weight of the squared distance, in units of the image's side.
 
     Returns:
       i32[B, n * n], p.
@@ -296,7 +297,8 @@ def moves(z: ArrayLike, saliency: ArrayLike, move_cost: float) -> jax.Array:
     z, saliency = jnp.asarray(z), jnp.asarray(saliency)
     batch, n = z.shape[:2]
     places = np.stack(np.divmod(np.arange(n * n), n), 1)
-    squared = np.square(places[:, None] - places[None]).sum(-1).astype(np.float32) / n**2
+    squared = np.square(places[:, None] - places[None]).sum(-1).astype(np.float32)
+    squared = squared / max(n - 1, 1) ** 2
     shown = z.reshape(batch, n * n, 1) * saliency.reshape(batch, 1, n * n)
     return assignment(shown - move_cost * squared[None])
 
