@@ -102,7 +102,8 @@ class Config:
         "batch", "who shares the choice of a policy", choices=semjax.policies.CHOICE_SCOPES
     )
     policy_options: str = _flag(
-        "", "further options, such as 'fmix.decay_power=2;manifold_mixup.layers=(0,1)'"
+        "",
+        "further options, such as 'fmix.decay_power=2;cutmix.layers=(0,1);cutmix.noise=(0.4,0.2)'",
     )
     mix_from_step: int = _flag(0, "first step that mixes", at_least=0)
     mix_until_step: int = _flag(0, "first step that mixes no more; 0: no end", at_least=0)

@@ -147,12 +147,21 @@ def _member(
         common["correction"] = flags["correction"]
     if name == "alignmix":
         common["layer"] = hidden_layers
-    if unknown := sorted(set(options) - set(known)):
+    # Every policy can be mixed at hidden layers and with noise; one that draws its layer does so.
+    wrappers = () if "layer" in known else tuple(sorted({"layers", "noise"} - set(known)))
+    if unknown := sorted(set(options) - set(known) - set(wrappers)):
         raise ValueError(
-            f"--policy_options: {name} has no option {unknown[0]!r}; it has {', '.join(known)}"
+            f"--policy_options: {name} has no option {unknown[0]!r}; it has "
+            f"{', '.join((*known, *wrappers))}"
         )
+    own = {option: value for option, value in options.items() if option not in wrappers}
     try:
-        policy = factory(**{**common, **options})
+        policy = factory(**{**common, **own})
+        if "layers" in wrappers and "layers" in options:
+            policy = semjax.at_layers(policy, layers=options["layers"])
+        if "noise" in wrappers and "noise" in options:
+            add, multiply = options["noise"]
+            policy = semjax.with_noise(policy, add=add, multiply=multiply)
     except (TypeError, ValueError) as error:
         raise ValueError(f"--policy={name}: {error}") from error
     layers = {**{key: p.default for key, p in known.items()}, **options}.get("layers", ())

@@ -180,6 +180,12 @@ def test_flags_without_effect_are_named():
             ["--policy=manifold_mixup", "--policy_options=manifold_mixup.layers=(0,9)"],
             "--model=cnn offers the layers 0 to 3",
         ),
+        (["--policy_options=mixup.layers=(0,9)"], "offers the layers 0 to 3"),
+        (["--policy_options=mixup.noise=0.3"], "--policy=mixup: "),
+        (
+            ["--policy=alignmix", "--policy_options=alignmix.layers=(0,)"],
+            "alignmix has no option 'layers'",
+        ),
         (["--policy=alignmix", "--model=mlp"], "--model=mlp does not have"),
         (["--policy=puzzlemix", "--accumulate=2", "--pairing_groups=2"], "looks at the model"),
         (["--mix_from_step=5", "--mix_until_step=5"], "--mix_until_step=5: must be above"),

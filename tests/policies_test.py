@@ -62,6 +62,14 @@ def test_options_are_of_one_policy():
     assert layers.tolist() == [3] * 8
 
 
+def test_every_policy_can_be_mixed_at_hidden_layers_and_with_noise():
+    mix = mix_of(policy="cutmix", policy_options="cutmix.layers=(1,2);cutmix.noise=(0.3,0.0)")
+    assert mix.layers == (1, 2)
+    assert (mix.noise.add > 0).all() and (mix.noise.multiply == 0).all()
+    twice = mix_of(policy="noisy_feature_mixup", policy_options="noisy_feature_mixup.add=0.0")
+    assert (twice.noise.add == 0).all()
+
+
 def test_classes_are_paired_by_flag():
     mix = mix_of(pairing="same_class")
     assert mix.partner.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
