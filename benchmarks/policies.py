@@ -156,6 +156,9 @@ def _mixing(name: str, model: str, data: Data) -> Callable[[], None]:
     """Drawing a mix and applying it to images and labels, compiled."""
     layers = len(models.hidden_modules(model))
     policy = policies.build(dataclasses.asdict(Config(policy=name)), layers)
+    if policy is None:
+        raise ValueError(f"a policy is to be measured; found {name!r}")
+    draw = policy
     images = semjax.augment.normalise(jnp.asarray(data.train.image), data.mean, data.std)
     label = jax.nn.one_hot(data.train.label, data.num_classes)
     features = images[:, ::8, ::8].repeat(170, axis=-1)
@@ -163,7 +166,7 @@ def _mixing(name: str, model: str, data: Data) -> Callable[[], None]:
     @jax.jit
     def mixed(key: jax.Array, images: jax.Array) -> Any:
         batch = {"image": images, "label": data.train.label}
-        mix = policy(key, batch, ReadyProbe(images, features))  # type: ignore[misc]  # not "none"
+        mix = draw(key, batch, ReadyProbe(images, features))
         return input_mix(mix, images), semjax.interpolate(mix, label), mix
 
     step = 0

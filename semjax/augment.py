@@ -13,13 +13,14 @@ Guarantees of every op here:
   would do it.
 """
 
-import operator
 from typing import Literal, SupportsIndex, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
+
+from semjax.checks import checked_images, checked_integer
 
 Mode = Literal["reflect", "constant"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -59,7 +60,7 @@ def crop(
       >>> crop(row, jnp.array([[1, 2]]), padding=1, mode="constant").ravel()
       Array([2., 3., 0.], dtype=float32)
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     offsets = _checked_rows("offsets", offsets, (images.shape[0], 2), "integer")
     pad = _checked_padding(padding, images, mode)
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode=mode)
@@ -102,7 +103,7 @@ def random_crop(
       He et al. 2016, Deep residual learning (arXiv:1512.03385), section 4.2, which pads by 4 with
       zeros.
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     pad = _checked_padding(padding, images, mode)
     offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
     return crop(images, offsets, padding=pad, mode=mode)
@@ -130,7 +131,7 @@ def flip(images: ArrayLike, flipped: ArrayLike) -> jax.Array:
       Array([[1., 2.],
              [4., 3.]], dtype=float32)
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     flipped = _checked_rows("flipped", flipped, images.shape[:1], "bool")
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
@@ -158,7 +159,7 @@ def random_flip(key: jax.Array, images: ArrayLike, *, probability: ArrayLike = 0
       >>> random_flip(jax.random.key(0), row, probability=1.0).ravel()
       Array([2., 1.], dtype=float32)
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     if np.shape(probability) != ():
         raise ValueError(f"probability must be a scalar; found shape {np.shape(probability)}")
     if isinstance(probability, int | float) and not 0 <= probability <= 1:
@@ -201,9 +202,9 @@ def cutout(
       DeVries & Taylor 2017, Cutout (arXiv:1708.04552), section 3.2. An odd side, which their code
       rounds down to an even one, is kept here.
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     centre = _checked_rows("centre", centre, (images.shape[0], 2), "integer")
-    side = _checked_natural("size", size)
+    side = checked_integer("size", size, natural=True)
     start = centre.astype(jnp.int32) - side // 2
     rows = _covered(start[:, :1], side, images.shape[1])
     columns = _covered(start[:, 1:], side, images.shape[2])
@@ -240,7 +241,7 @@ def random_cutout(
     References:
       DeVries & Taylor 2017, Cutout (arXiv:1708.04552), section 3.2.
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     batch, height, width, _ = images.shape
     bounds = jnp.array([[height, width]], jnp.int32)
     centre = jax.random.randint(key, (batch, 2), 0, bounds, jnp.int32)
@@ -273,7 +274,7 @@ def normalise(
       >>> normalise(jnp.array([0, 255], jnp.uint8).reshape(1, 1, 2, 1), 0.5, 0.25).ravel()
       Array([-2.,  2.], dtype=float32)
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"dtype must be floating; found {jnp.dtype(dtype)}")
     mean = _checked_channels("mean", jnp.asarray(mean, jnp.float32), images)
@@ -290,15 +291,6 @@ def _covered(start: jax.Array, side: int, length: int) -> jax.Array:
     return (position >= start) & (position < start + side)
 
 
-def _checked_images(images: ArrayLike) -> jax.Array:
-    images = jnp.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(f"images must be [B, H, W, C]; found shape {images.shape}")
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be uint8 or floating; found {images.dtype}")
-    return images
-
-
 def _checked_rows(name: str, value: ArrayLike, shape: tuple[int, ...], kind: _Kind) -> jax.Array:
     array = jnp.asarray(value)
     if array.shape != shape:
@@ -308,20 +300,10 @@ def _checked_rows(name: str, value: ArrayLike, shape: tuple[int, ...], kind: _Ki
     return array
 
 
-def _checked_natural(name: str, value: SupportsIndex) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a static integer; found {value!r}") from error
-    if number < 0:
-        raise ValueError(f"{name} must be 0 or more; found {number}")
-    return number
-
-
 def _checked_padding(padding: SupportsIndex, images: jax.Array, mode: str) -> int:
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; found {mode!r}")
-    pad = _checked_natural("padding", padding)
+    pad = checked_integer("padding", padding, natural=True)
     height, width = images.shape[1:3]
     most = min(height, width) - 1
     if mode == "reflect" and pad > most:

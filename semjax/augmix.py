@@ -10,13 +10,13 @@ is augmented where it lies.
 
 import dataclasses
 import math
-import operator
 from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from semjax.checks import checked_images, checked_integer
 from semjax.pixel_ops import OPS, apply_ops, draw_ops, to_uint8, to_unit
 
 
@@ -86,7 +86,7 @@ def augmix(
     References:
       Hendrycks et al. 2020, AugMix (arXiv:1912.02781), algorithm 1.
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     draw = draw_augmix(
         key, images.shape[0], severity=severity, width=width, depth=depth, alpha=alpha
     )
@@ -131,7 +131,7 @@ def draw_augmix(
     References:
       Hendrycks et al. 2020, AugMix (arXiv:1912.02781), algorithm 1.
     """
-    width, depth = _checked_integer("width", width), _checked_integer("depth", depth)
+    width, depth = checked_integer("width", width), checked_integer("depth", depth)
     if width < 1:
         raise ValueError(f"width must be at least 1; found {width}")
     if depth < 1 and depth != -1:
@@ -184,7 +184,7 @@ def apply_augmix(draw: AugmixDraw, images: ArrayLike) -> jax.Array:
     References:
       Hendrycks et al. 2020, AugMix (arXiv:1912.02781), algorithm 1.
     """
-    images = _checked_images(images)
+    images = checked_images(images)
     batch, width, longest = draw.op.shape
     if images.shape[0] != batch:
         raise ValueError(f"images must be the {batch} of the draw; found shape {images.shape}")
@@ -205,19 +205,3 @@ def apply_augmix(draw: AugmixDraw, images: ArrayLike) -> jax.Array:
     share = draw.mix_weight[:, None, None, None]
     # Weights sum to 1 up to rounding only.
     return jnp.clip((1 - share) * to_unit(images) + share * weighted.sum(1), 0, 1)
-
-
-def _checked_images(images: ArrayLike) -> jax.Array:
-    images = jnp.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(f"images must be [B, H, W, C]; found shape {images.shape}")
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be uint8 or floating; found {images.dtype}")
-    return images
-
-
-def _checked_integer(name: str, value: SupportsIndex) -> int:
-    try:
-        return operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a static integer; found {value!r}") from error

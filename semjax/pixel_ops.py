@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from semjax.affine import affine_warp
+from semjax.checks import checked_images
 
 OPS: tuple[str, ...] = (
     "autocontrast",
@@ -490,9 +491,7 @@ def _truncated(value: jax.Array) -> jax.Array:
 
 
 def _checked_bytes(images: ArrayLike) -> jax.Array:
-    images = jnp.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(f"images must be [B, H, W, C]; found shape {images.shape}")
+    images = checked_images(images)
     if images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8; found {images.dtype}")
     return images

@@ -7,13 +7,13 @@ key and on the shape of the batch, never on pixels.
 
 import dataclasses
 import math
-import operator
 from typing import SupportsIndex
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from semjax.checks import checked_images, checked_integer
 from semjax.pixel_ops import apply_ops, draw_ops, to_uint8, to_unit
 
 # A fractal is the attractor of at most so many maps.
@@ -147,7 +147,7 @@ def draw_pixmix(
     References:
       Hendrycks et al. 2022, PixMix (arXiv:2112.05135), and its code for the weights.
     """
-    rounds = _checked_natural("k", k)
+    rounds = checked_integer("k", k, natural=True)
     if pictures < 1:
         raise ValueError(f"pictures must be at least 1; found {pictures}")
     if not (math.isfinite(beta) and beta > 0):
@@ -276,10 +276,10 @@ def fractal_pictures(
       Barnsley 1988, Fractals everywhere, for the chaos game; Anderson & Farrell 2022, Improving
       fractal pre-training (arXiv:2110.03091), section 3, for the law of the maps' singular values.
     """
-    count = _checked_natural("count", count)
+    count = checked_integer("count", count, natural=True)
     sizes = {"height": height, "width": width, "channels": channels}
     for name, length in sizes.items():
-        if _checked_natural(name, length) < 1:
+        if checked_integer(name, length, natural=True) < 1:
             raise ValueError(f"{name} must be at least 1; found {length}")
     map_key, colour_key, start_key, settle_key, plot_key = jax.random.split(key, 5)
     maps = _affine_maps(map_key, count)
@@ -371,7 +371,10 @@ def _rotation(angle: jax.Array) -> jax.Array:
 
 
 def _checked_pair(images: ArrayLike, pictures: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    images, pictures = _checked_images("images", images), _checked_images("pictures", pictures)
+    images, pictures = (
+        checked_images(images, name="images"),
+        checked_images(pictures, name="pictures"),
+    )
     if pictures.shape[1:] != images.shape[1:]:
         raise ValueError(
             f"pictures must have the shape of the images, {images.shape[1:]}; "
@@ -380,22 +383,3 @@ def _checked_pair(images: ArrayLike, pictures: ArrayLike) -> tuple[jax.Array, ja
     if pictures.shape[0] < 1:
         raise ValueError(f"pictures must be at least 1; found shape {pictures.shape}")
     return images, pictures
-
-
-def _checked_images(name: str, images: ArrayLike) -> jax.Array:
-    images = jnp.asarray(images)
-    if images.ndim != 4:
-        raise ValueError(f"{name} must be [B, H, W, C]; found shape {images.shape}")
-    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{name} must be uint8 or floating; found {images.dtype}")
-    return images
-
-
-def _checked_natural(name: str, value: SupportsIndex) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a static integer; found {value!r}") from error
-    if number < 0:
-        raise ValueError(f"{name} must be 0 or more; found {number}")
-    return number

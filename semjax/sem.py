@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from semjax.batches import check_batch, check_views, main_input, sample_weights
 from semjax.drawing import mix_of, streams
 from semjax.hidden import MixingHook, input_mix, run_model
 from semjax.losses import (
@@ -193,12 +194,12 @@ def make_sem_loss(
     def sem_loss(
         params: Any, batch: Mapping[str, Any], rng: jax.Array
     ) -> tuple[jax.Array, dict[str, Any]]:
-        images, label = _check_batch(batch, options)
-        main = _main_input(images)
+        images, label = check_batch(batch, regression=options.regression)
+        main = main_input(images)
         rows = Rows(main.shape[0], batch.get("valid"), axis_name)
         keys = streams(rng)
         images, label = jax.tree.map(rows.zero_padding, images), rows.zero_padding(label)
-        shown = {**batch, "image": _main_input(images), "label": label}
+        shown = {**batch, "image": main_input(images), "label": label}
         probe = ModelProbe(
             apply_fn,
             params,
@@ -216,65 +217,13 @@ def make_sem_loss(
         if options.needs_clean:
             inputs.append((images, keys.clean))
         if options.has_consistency:
-            views = _check_views(batch, images)
+            views = check_views(batch, images)
             for view, key in enumerate(jax.random.split(keys.views, views.shape[1])):
                 inputs.append((rows.zero_padding(views[:, view]), key))
         outputs = _forward(apply_fn, params, inputs, mix, options)
         return _combine(mix, rows, label, outputs, batch, options)
 
     return sem_loss
-
-
-def _check_batch(batch: Mapping[str, Any], options: Options) -> tuple[Any, jax.Array]:
-    for name in ("image", "label"):
-        if name not in batch:
-            raise ValueError(f"batch needs {name!r}; found the keys {sorted(batch)}")
-    images, label = jax.tree.map(jnp.asarray, batch["image"]), jnp.asarray(batch["label"])
-    size = _main_input(images).shape[:1]
-    for leaf in jax.tree.leaves(images):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"batch['image'] must be floating; found {leaf.dtype}. Scale uint8 images first, "
-                "with semjax.augment.normalise for instance"
-            )
-        if leaf.ndim < 2 or leaf.shape[0] == 0 or leaf.shape[:1] != size:
-            raise ValueError(
-                f"batch['image'] must be [B, ...] with B >= 1; found shape {leaf.shape}"
-            )
-    if label.ndim not in (1, 2, 3, 4) or label.shape[:1] != size:
-        raise ValueError(
-            f"batch['label'] must be [{size[0]}] or [{size[0]}, K] for images of "
-            f"shape {_main_input(images).shape} (or a dense map); found shape {label.shape}"
-        )
-    soft = label.ndim in (2, 4) or options.regression
-    return images, label.astype(jnp.float32) if soft else label
-
-
-def _main_input(images: Any) -> jax.Array:
-    """The input whose shape a policy sees: the first image of a tree, or its first leaf."""
-    leaves = jax.tree.leaves(images)
-    if not leaves:
-        raise ValueError("batch['image'] must hold at least one array; found none")
-    return next((leaf for leaf in leaves if leaf.ndim == 4), leaves[0])
-
-
-def _check_views(batch: Mapping[str, Any], images: Any) -> jax.Array:
-    if not isinstance(images, jax.Array):
-        raise ValueError(
-            "consistency_weight is for one input; batch['image'] is a tree of "
-            f"{len(jax.tree.leaves(images))}"
-        )
-    views = batch.get("views")
-    shape = None if views is None else jnp.shape(views)
-    if shape is None or len(shape) < 3 or (shape[0], *shape[2:]) != images.shape or not shape[1]:
-        raise ValueError(
-            "consistency_weight needs batch['views'], augmented copies [B, V, ...] of images of "
-            f"shape {images.shape}; found {shape}"
-        )
-    views = jnp.asarray(views)
-    if not jnp.issubdtype(views.dtype, jnp.floating):
-        raise TypeError(f"batch['views'] must be floating, as the images are; found {views.dtype}")
-    return views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +308,7 @@ def _combine(
 ) -> tuple[jax.Array, dict[str, Any]]:
     """The total and its parts, from the outputs of all passes."""
     mixed, clean, step = outputs.mixed, outputs.clean, batch.get("step")
-    sample_weight = _sample_weight(batch, rows)
+    sample_weight = sample_weights(batch, rows)
     targets = options.targets(label, mixed.logits)
     zero = jnp.zeros((), jnp.float32)
     values = mixed_values(
@@ -403,17 +352,6 @@ def _combine(
         weight = _at_step(options.consistency_weight, step, "consistency_weight")
         loss = loss + weight * aux["consistency"]
     return loss, {"loss": loss, **aux}
-
-
-def _sample_weight(batch: Mapping[str, Any], rows: Rows) -> jax.Array | None:
-    if batch.get("sample_weight") is None:
-        return None
-    weight = jnp.asarray(batch["sample_weight"], jnp.float32)
-    if weight.shape != (rows.size,):
-        raise ValueError(
-            f"batch['sample_weight'] must have shape ({rows.size},); found {weight.shape}"
-        )
-    return rows.zero_padding(weight)
 
 
 def _gaps(

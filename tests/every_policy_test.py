@@ -125,9 +125,9 @@ def test_fifty_steps_are_one_program_and_the_same_on_eight_devices(name, kind):
     assert np.isfinite(logs["loss"]).all()
     assert (logs["unmixed"] < 1).any()
     assert (logs["gap"] > 0).any() == (kind != "no sem" and not same_by_design(name, kind))
-    np.testing.assert_allclose(many_logs["loss"], logs["loss"], rtol=2e-4)
+    np.testing.assert_allclose(many_logs["loss"], logs["loss"], rtol=1e-5)
     jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-4), many.params, state.params
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), many.params, state.params
     )
 
 
