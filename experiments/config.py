@@ -5,41 +5,17 @@ nowhere else. What is wrong with them is said before any data is read or any pro
 """
 
 import dataclasses
-import functools
-import math
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import flags
 
 import semjax
-from experiments import models, policies
-from experiments.flagfiles import ConfigError, expand_flag_files
+from experiments import flagfields, models, policies
+from experiments.data import SAMPLINGS
+from experiments.flagfields import flag
+from experiments.flagfiles import ConfigError
 from semjax import losses, options
-
-
-def _flag(
-    default: Any,
-    help: str,
-    *,
-    choices: Sequence[str] = (),
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    keeps_result: bool = False,
-) -> Any:
-    """A field that is a flag. `keeps_result`: a resumed run may change it."""
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "help": help,
-            "choices": tuple(choices),
-            "bounds": (at_least, above, at_most, below),
-            "keeps_result": keeps_result,
-        },
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,24 +33,31 @@ class Config:
     """
 
     # Where the run lives.
-    workdir: str = _flag("", "run directory; without it runs/FLAGFILE-SEED", keeps_result=True)
-    seed: int = _flag(
+    workdir: str = flag("", "run directory; without it runs/FLAGFILE-SEED", keeps_result=True)
+    seed: int = flag(
         0, "seed of initialisation, data order, augmentation and mixing", at_least=0, below=2**32
     )
 
     # The data.
-    dataset: str = _flag(
+    dataset: str = flag(
         "digits",
-        "digits (embedded), a TFDS name such as cifar100, or folder:PATH with PATH/SPLIT/CLASS/*",
+        "digits, digit_factors or coloured_digits[:STRENGTH] (embedded), a TFDS name such as "
+        "cifar100, or folder:PATH with PATH/SPLIT/CLASS/*",
     )
-    data_dir: str = _flag(
+    data_dir: str = flag(
         "", "where TFDS keeps prepared data; without it TFDS's own default", keeps_result=True
     )
-    download: bool = _flag(
+    download: bool = flag(
         False, "download and prepare the data set when it is missing", keeps_result=True
     )
-    image_size: int = _flag(0, "side to which images are resized; 0 keeps theirs", at_least=0)
-    validation_fraction: float = _flag(
+    image_size: int = flag(0, "side to which images are resized; 0 keeps theirs", at_least=0)
+    sampling: str = flag(
+        "uniform",
+        "training rows: each once an epoch, or each pair of label and group (without groups: each "
+        "label) equally often",
+        choices=SAMPLINGS,
+    )
+    validation_fraction: float = flag(
         0.0,
         "share of the training split held out for choosing the best checkpoint; 0 as published",
         at_least=0,
@@ -82,150 +65,151 @@ class Config:
     )
 
     # The model.
-    model: str = _flag("cnn", "resnet18, preact_resnet18, resnet20, wrn_D_W, cnn or mlp")
-    compute_dtype: str = _flag(
+    model: str = flag("cnn", "resnet18, preact_resnet18, resnet20, wrn_D_W, cnn or mlp")
+    compute_dtype: str = flag(
         "float32",
         "what the model computes in; parameters and reductions are float32",
         choices=("float32", "bfloat16"),
     )
 
     # The method.
-    policy: str = _flag(
+    policy: str = flag(
         "mixup",
         "how rows are mixed: none, or policies joined by + to switch between: "
-        + ", ".join(policies.POLICIES),
+        + ", ".join((*policies.POLICIES, *policies.GROUP_POLICIES)),
     )
-    policy_probabilities: str = _flag(
+    policy_probabilities: str = flag(
         "", "probability of each policy of --policy, joined by commas; without it all alike"
     )
-    policy_scope: str = _flag(
+    policy_scope: str = flag(
         "batch", "who shares the choice of a policy", choices=semjax.policies.CHOICE_SCOPES
     )
-    policy_options: str = _flag(
+    policy_options: str = flag(
         "",
         "further options, such as 'fmix.decay_power=2;cutmix.layers=(0,1);cutmix.noise=(0.4,0.2)'",
     )
-    mix_from_step: int = _flag(0, "first step that mixes", at_least=0)
-    mix_until_step: int = _flag(0, "first step that mixes no more; 0: no end", at_least=0)
-    mix_ramp_steps: int = _flag(
+    mix_from_step: int = flag(0, "first step that mixes", at_least=0)
+    mix_until_step: int = flag(0, "first step that mixes no more; 0: no end", at_least=0)
+    mix_ramp_steps: int = flag(
         0, "steps over which the probability of mixing a batch rises from 0 to 1", at_least=0
     )
-    alpha: float = _flag(
+    alpha: float = flag(
         0.0, "parameter of the Beta law of the weight; 0: the policy's own", at_least=0
     )
-    weight_scope: str = _flag(
+    weight_scope: str = flag(
         "batch", "rows that share a mixing weight", choices=semjax.policies.WEIGHT_SCOPES
     )
-    mix_probability: float = _flag(
+    mix_probability: float = flag(
         1.0, "probability of mixing at all, drawn once per weight_scope", at_least=0, at_most=1
     )
-    pairing: str = _flag(
-        "permutation", "who mixes with whom", choices=(*policies.PAIRINGS, "near_label")
+    pairing: str = flag(
+        "permutation",
+        "who mixes with whom; rules that name a group need a data set with groups",
+        choices=(*policies.PAIRINGS, *policies.GROUP_PAIRINGS, "near_label"),
     )
-    pairing_groups: int = _flag(
+    pairing_groups: int = flag(
         1, "groups of the global batch inside which rows are paired", at_least=1
     )
-    pairing_bandwidth: float = _flag(
+    pairing_bandwidth: float = flag(
         1.0, "bandwidth of --pairing=near_label, in units of the label", above=0
     )
-    correction: bool = _flag(True, "CutMix: take the label weight from the pixels really pasted")
-    sem_weight: float = _flag(1.0, "weight of the gap between representations; 0: none", at_least=0)
-    sem_ramp_steps: int = _flag(
+    correction: bool = flag(True, "CutMix: take the label weight from the pixels really pasted")
+    sem_weight: float = flag(1.0, "weight of the gap between representations; 0: none", at_least=0)
+    sem_ramp_steps: int = flag(
         0, "steps over which sem_weight rises linearly from 0; 0: constant", at_least=0
     )
-    distance: str = _flag("mse", "distance of the gap", choices=losses.DISTANCES)
-    representation: str = _flag(
+    distance: str = flag("mse", "distance of the gap", choices=losses.DISTANCES)
+    representation: str = flag(
         "pooled",
         "what the gap compares: pooled features, or the last feature map cell by cell",
         choices=("pooled", "spatial"),
     )
-    stop_gradient: str = _flag(
+    stop_gradient: str = flag(
         "none", "side of the gap that is held constant", choices=options.STOP_GRADIENTS
     )
-    clean_weight: float = _flag(
+    clean_weight: float = flag(
         0.0, "weight of the label loss on the rows as they are (RegMixup: 1)", at_least=0
     )
-    consistency_weight: float = _flag(
+    consistency_weight: float = flag(
         0.0,
         "weight of the Jensen-Shannon divergence of clean rows and two AugMix views (AugMix: 12)",
         at_least=0,
     )
-    umix_from: str = _flag(
+    umix_from: str = flag(
         "", "run directory whose recorded errors weight the rows (UMIX); without it all alike"
     )
-    umix_eta: float = _flag(
+    umix_eta: float = flag(
         80.0, "how much more a row counts that was always misclassified", at_least=0
     )
-    umix_first_step: int = _flag(
+    umix_first_step: int = flag(
         0, "first step whose recorded errors count; the first epochs tell little", at_least=0
     )
-    reduction: str = _flag(
+    reduction: str = flag(
         "sum",
         "mixed + clean_weight * clean (sum), or that divided by 1 + clean_weight (mean)",
         choices=options.REDUCTIONS,
     )
-    label_loss: str = _flag("ce", "softmax or sigmoid cross-entropy", choices=("ce", "bce"))
-    label_smoothing: float = _flag(0.0, "label smoothing", at_least=0, at_most=1)
-    passes: str = _flag(
+    label_loss: str = flag("ce", "softmax or sigmoid cross-entropy", choices=("ce", "bce"))
+    label_smoothing: float = flag(0.0, "label smoothing", at_least=0, at_most=1)
+    passes: str = flag(
         "separate",
         "mixed and clean rows in two forward passes, or joint in one",
         choices=options.PASSES,
     )
-    state_from: str = _flag(
+    state_from: str = flag(
         "mixed", "the pass that updates the BatchNorm statistics", choices=options.STATE_FROMS
     )
 
     # Augmentation, before mixing.
-    crop_padding: int = _flag(0, "pixels of reflect padding before a random crop", at_least=0)
-    flip: bool = _flag(False, "random horizontal flips")
-    augmentation: str = _flag(
+    crop_padding: int = flag(0, "pixels of reflect padding before a random crop", at_least=0)
+    flip: bool = flag(False, "random horizontal flips")
+    augmentation: str = flag(
         "none",
         "further augmentation of every row: AugMix, or PixMix with generated fractal pictures",
         choices=("none", "augmix", "pixmix"),
     )
-    cutout_size: int = _flag(0, "side of the square that cutout blanks; 0: none", at_least=0)
+    cutout_size: int = flag(0, "side of the square that cutout blanks; 0: none", at_least=0)
 
     # Optimisation.
-    batch_size: int = _flag(128, "rows of the global batch", at_least=1)
-    epochs: float = _flag(40.0, "passes over the training split", above=0)
-    steps: int = _flag(0, "steps in all, overrides --epochs; 0: from --epochs", at_least=0)
-    optimizer: str = _flag("sgd", "optimiser", choices=("sgd", "adamw"))
-    learning_rate: float = _flag(0.1, "peak learning rate", above=0)
-    warmup_steps: int = _flag(0, "steps of linear warm-up", at_least=0)
-    decay: str = _flag("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
-    momentum: float = _flag(0.9, "SGD momentum", at_least=0, below=1)
-    nesterov: bool = _flag(False, "Nesterov momentum")
-    weight_decay: float = _flag(
+    batch_size: int = flag(128, "rows of the global batch", at_least=1)
+    epochs: float = flag(40.0, "passes over the training split", above=0)
+    steps: int = flag(0, "steps in all, overrides --epochs; 0: from --epochs", at_least=0)
+    optimizer: str = flag("sgd", "optimiser", choices=("sgd", "adamw"))
+    learning_rate: float = flag(0.1, "peak learning rate", above=0)
+    warmup_steps: int = flag(0, "steps of linear warm-up", at_least=0)
+    decay: str = flag("cosine", "learning rate after the warm-up", choices=("cosine", "constant"))
+    momentum: float = flag(0.9, "SGD momentum", at_least=0, below=1)
+    nesterov: bool = flag(False, "Nesterov momentum")
+    weight_decay: float = flag(
         5e-4, "weight decay of kernels (biases and BatchNorm have none)", at_least=0
     )
-    clip_norm: float = _flag(0.0, "largest global norm of the gradient; 0: no limit", at_least=0)
-    ema_decay: float = _flag(
+    clip_norm: float = flag(0.0, "largest global norm of the gradient; 0: no limit", at_least=0)
+    ema_decay: float = flag(
         0.0,
         "decay of a moving average of the weights, used for evaluation; 0: none",
         at_least=0,
         below=1,
     )
-    accumulate: int = _flag(1, "parts in which a batch is forwarded, to save memory", at_least=1)
-    skip_limit: int = _flag(
+    accumulate: int = flag(1, "parts in which a batch is forwarded, to save memory", at_least=1)
+    skip_limit: int = flag(
         20, "non-finite steps in a row after which the run stops", at_least=1, keeps_result=True
     )
 
     # What is written and shown.
-    eval_batch_size: int = _flag(
+    eval_batch_size: int = flag(
         0, "rows per evaluation batch; 0: batch_size", at_least=0, keeps_result=True
     )
-    eval_every: int = _flag(0, "steps between evaluations; 0: an epoch", at_least=0)
-    checkpoint_every: int = _flag(0, "steps between checkpoints; 0: eval_every", at_least=0)
-    log_every: int = _flag(50, "steps between lines of metrics.jsonl", at_least=1)
-    record_errors: bool = _flag(
+    eval_every: int = flag(0, "steps between evaluations; 0: an epoch", at_least=0)
+    checkpoint_every: int = flag(0, "steps between checkpoints; 0: eval_every", at_least=0)
+    log_every: int = flag(50, "steps between lines of metrics.jsonl", at_least=1)
+    record_errors: bool = flag(
         False, "at every evaluation write which training rows are misclassified", keeps_result=True
     )
-    tensorboard: bool = _flag(False, "write TensorBoard events too", keeps_result=True)
+    tensorboard: bool = flag(False, "write TensorBoard events too", keeps_result=True)
 
     def __post_init__(self) -> None:
         """Checks every field by its own bounds, then those that concern each other."""
-        for field in dataclasses.fields(self):
-            _check_field(field, getattr(self, field.name))
+        flagfields.check(self)
         try:
             models.create(self.model, num_classes=2)
         except ValueError as error:
@@ -308,10 +292,16 @@ class Config:
         )
         members = policies.names(self.policy)
         has_alpha = any(policies.has_option(name, "alpha") for name in members)
+        own_rules = mixes and not any(policies.has_option(name, "pairing") for name in members)
         used: tuple[tuple[str, bool, tuple[str, ...]], ...] = (
             ("--policy=none", mixes, mixing_flags),
             (f"--policy={self.policy}", "cutmix" in members, ("correction",)),
             (f"--policy={self.policy}", has_alpha or not mixes, ("alpha",)),
+            (
+                f"--policy={self.policy}",
+                not own_rules,
+                ("weight_scope", "mix_probability", "pairing"),
+            ),
             (f"--policy={self.policy}", len(members) > 1, ("policy_scope",)),
             (f"--pairing={self.pairing}", self.pairing == "near_label", ("pairing_bandwidth",)),
             ("no --umix_from", bool(self.umix_from), ("umix_eta", "umix_first_step")),
@@ -342,51 +332,13 @@ class Config:
         return "\n".join(lines) + "\n"
 
 
-def _check_field(field: dataclasses.Field, value: Any) -> None:
-    shown = f"--{field.name}={value}"
-    choices = field.metadata["choices"]
-    if choices and value not in choices:
-        raise ConfigError(f"{shown}: must be one of {', '.join(choices)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{shown}: must be finite")
-    tests: tuple[tuple[str, Callable[[float, float], bool]], ...] = (
-        ("at least", lambda x, bound: x >= bound),
-        ("above", lambda x, bound: x > bound),
-        ("at most", lambda x, bound: x <= bound),
-        ("below", lambda x, bound: x < bound),
-    )
-    bounds = [
-        (words, bound, test(value, bound))
-        for (words, test), bound in zip(tests, field.metadata["bounds"], strict=True)
-        if bound is not None
-    ]
-    if not all(met for *_, met in bounds):
-        allowed = " and ".join(f"{words} {bound:g}" for words, bound, _ in bounds)
-        raise ConfigError(f"{shown}: must be {allowed}")
-
-
 def define_flags(values: flags.FlagValues) -> None:
     """Defines one absl flag per field of `Config`.
 
     Args:
       values: the flags to define them in, `flags.FLAGS` for a program.
     """
-    kinds: dict[Any, Callable[..., Any]] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }
-    for field in dataclasses.fields(Config):
-        define, choices = kinds[field.type], field.metadata["choices"]
-        if choices:
-            define = functools.partial(flags.DEFINE_enum, enum_values=choices)
-        define(
-            name=field.name,
-            default=field.default,
-            help=field.metadata["help"],
-            flag_values=values,
-        )
+    flagfields.define(Config, values)
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Config:
@@ -413,17 +365,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Config
       >>> parse(["train", "--flagfile=digits_erm.flags", "--seed=3"], values).workdir
       'runs/digits_erm-3'
     """
-    expanded, names = expand_flag_files(argv[1:])
-    try:
-        rest = values([argv[0], *expanded])
-    except flags.Error as error:
-        raise ConfigError(str(error)) from error
-    if rest[1:]:
-        raise ConfigError(
-            f"arguments left over: {' '.join(rest[1:])}; write every flag as --name=value"
-        )
-    found: dict[str, Any] = {f.name: values[f.name].value for f in dataclasses.fields(Config)}
-    config = Config(**found)
+    config, names = flagfields.parse(Config, argv, values)
     if config.workdir:
         return config
     name = names[-1] if names else config.dataset.split(":")[-1].strip("/").replace("/", "-")

@@ -10,10 +10,13 @@ Dimension letters: N rows of a split, B batch, H W C image, K classes.
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Literal, get_args
 
 import numpy as np
 
+Sampling = Literal["uniform", "balanced"]
+SAMPLINGS: tuple[str, ...] = get_args(Sampling)
 # No run's seed can be this large (see `batch_at`), so no run shuffles as the hold-out was drawn.
 _HOLD_OUT_SEED = 2**63
 
@@ -30,14 +33,23 @@ class Split:
       image: uint8[N,H,W,C].
       label: int32[N].
       sample_weight: float32[N], how much each row's label counts in training; None for all alike.
+      group: int32[N], at least 0: the attribute or domain of each row, such as its colour; None
+        where rows have none.
+      factors: what each row shows apart from its label, by name: integers[N] are classes,
+        floats[N] are real numbers. None where nothing is known.
+      source: int32[N], the original that each row was made from: rows of one original are held
+        out together. None where every row is an original.
     """
 
     image: np.ndarray
     label: np.ndarray
     sample_weight: np.ndarray | None = None
+    group: np.ndarray | None = None
+    factors: Mapping[str, np.ndarray] | None = None
+    source: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for another dtype, rank or number of labels."""
+        """Raises ValueError for another dtype, rank or number of rows."""
         if self.image.dtype != np.uint8 or self.image.ndim != 4:
             raise ValueError(f"image must be uint8[N,H,W,C], got {_signature(self.image)}")
         if self.label.dtype != np.int32 or self.label.shape != self.image.shape[:1]:
@@ -50,10 +62,54 @@ class Split:
             raise ValueError(
                 f"sample_weight must be float32[{len(self.image)}], got {_signature(weight)}"
             )
+        for name, ids in (("group", self.group), ("source", self.source)):
+            if ids is not None and (ids.dtype != np.int32 or ids.shape != self.label.shape):
+                raise ValueError(f"{name} must be int32[{len(self.image)}], got {_signature(ids)}")
+        if self.group is not None and (self.group < 0).any():
+            raise ValueError(f"group must be at least 0, got {self.group.min()}")
+        for name, values in (self.factors or {}).items():
+            if values.shape != self.label.shape or values.dtype.kind not in "if":
+                raise ValueError(
+                    f"factors[{name!r}] must be integers or floats of shape [{len(self.image)}],"
+                    f" got {_signature(values)}"
+                )
 
     def __len__(self) -> int:
         """Returns N."""
         return len(self.label)
+
+    @functools.cached_property
+    def cell(self) -> np.ndarray:
+        """int32[N], the number of each row's (label, group) pair among the pairs that occur.
+
+        Pairs are in the order of label, then group; without groups a cell is a label.
+        """
+        pair = self.label.astype(np.int64)
+        if self.group is not None:
+            pair = pair * (int(self.group.max(initial=0)) + 1) + self.group
+        return np.unique(pair, return_inverse=True)[1].astype(np.int32)
+
+    @functools.cached_property
+    def _by_cell(self) -> tuple[np.ndarray, tuple[int, ...]]:
+        """The rows cell by cell, and how many each cell has."""
+        sizes = np.bincount(self.cell)
+        return np.argsort(self.cell, kind="stable"), tuple(int(size) for size in sizes)
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """The split of some rows, bool[N] or indices, with everything known of them."""
+
+        def of(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[rows]
+
+        factors = self.factors and {name: values[rows] for name, values in self.factors.items()}
+        return Split(
+            self.image[rows],
+            self.label[rows],
+            of(self.sample_weight),
+            of(self.group),
+            factors,
+            of(self.source),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +124,8 @@ class Data:
       test: What the reported figure is of; never used to decide anything.
       mean: f32[C], per-channel mean of the train images scaled to [0, 1].
       std: f32[C], their standard deviation; 1 for a constant channel, so that dividing is safe.
+      num_groups: G; groups are in [0, G). None for a data set without groups.
+      attribute: What a group is, in a word, such as colour.
     """
 
     name: str
@@ -77,6 +135,30 @@ class Data:
     test: Split
     mean: np.ndarray
     std: np.ndarray
+    num_groups: int | None = None
+    attribute: str = "group"
+
+
+def group_names(num_classes: int, num_groups: int, *, attribute: str = "group") -> list[str]:
+    """Names the (label, group) pairs; a row's pair is `label * num_groups + group`.
+
+    Args:
+      num_classes: K.
+      num_groups: G.
+      attribute: what a group is, `Data.attribute`.
+
+    Returns:
+      K * G names.
+
+    Example:
+      >>> group_names(2, 2, attribute="colour")[1:3]
+      ['label 0, colour 1', 'label 1, colour 0']
+    """
+    return [
+        f"label {label}, {attribute} {group}"
+        for label in range(num_classes)
+        for group in range(num_groups)
+    ]
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -94,25 +176,38 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return len(split) // batch_size
 
 
-def batch_at(split: Split, step: int, *, batch_size: int, seed: int) -> dict[str, np.ndarray]:
+def batch_at(
+    split: Split, step: int, *, batch_size: int, seed: int, sampling: str = "uniform"
+) -> dict[str, np.ndarray]:
     """Returns the training batch of a step: a pure function of (seed, step).
 
-    Epoch e is a permutation of the split that depends on (seed, e) alone, cut into N // B batches;
-    the N % B rows left over are others in each epoch. Steps can be asked for in any order.
+    Epoch e depends on (seed, e) alone and is cut into N // B batches. Steps can be asked for in any
+    order.
+
+    | sampling | epoch |
+    |---|---|
+    | uniform | a permutation of the split; the N % B rows left over are others in each epoch |
+    | balanced | each (label, group) pair that occurs equally often (each label, without groups) |
+
+    Of a balanced epoch's S = (N // B) * B places each of the M pairs has S // M, and S % M of them,
+    drawn anew, one more; the rows of a pair come equally often too, up to one. So each place holds
+    each pair with probability 1 / M. This is the resampling that gains of selective pairing are to
+    be compared with (Hwang et al. 2023, arXiv:2305.16817).
 
     Args:
       split: The rows to draw from, N of them.
       step: Counted from 0 over all epochs.
       batch_size: B, the global one.
       seed: In [0, 2**63).
+      sampling: One of SAMPLINGS.
 
     Returns:
-      `image` u8[B,H,W,C], `label` i32[B] and, where the split has it, `sample_weight` f32[B], owned
-      by the caller.
+      `image` u8[B,H,W,C], `label` i32[B] and, where the split has them, `sample_weight` f32[B] and
+      `group` i32[B], owned by the caller.
 
     Raises:
       DataError: The split is smaller than one batch.
-      ValueError: `step`, `batch_size` or `seed` is out of range.
+      ValueError: `step`, `batch_size` or `seed` is out of range, or `sampling` unknown.
 
     Example:
       >>> split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.arange(5, dtype=np.int32))
@@ -124,11 +219,21 @@ def batch_at(split: Split, step: int, *, batch_size: int, seed: int) -> dict[str
         raise ValueError(f"step must be 0 or positive, got {step}")
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed must be in [0, 2**63), got {seed}")
-    epoch, batch = divmod(step, steps_per_epoch(split, batch_size))
-    rows = _order(len(split), seed, epoch)[batch * batch_size :][:batch_size]
+    if sampling not in SAMPLINGS:
+        raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}; got {sampling!r}")
+    steps = steps_per_epoch(split, batch_size)
+    epoch, batch = divmod(step, steps)
+    place = slice(batch * batch_size, (batch + 1) * batch_size)
+    if sampling == "balanced":
+        by_cell, sizes = split._by_cell
+        rows = by_cell[_balanced_order(sizes, steps * batch_size, seed, epoch)[place]]
+    else:
+        rows = _order(len(split), seed, epoch)[place]
     found = {"image": split.image[rows], "label": split.label[rows]}
     if split.sample_weight is not None:
         found["sample_weight"] = split.sample_weight[rows]
+    if split.group is not None:
+        found["group"] = split.group[rows]
     return found
 
 
@@ -140,7 +245,8 @@ def eval_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray
       batch_size: B.
 
     Returns:
-      Iterator of `image` u8[B,H,W,C], `label` i32[B] and `valid` bool[B], False for padding.
+      Iterator of `image` u8[B,H,W,C], `label` i32[B], `valid` bool[B], False for padding, and
+      `group` i32[B] where the split has it.
 
     Raises:
       ValueError: `batch_size` is not positive.
@@ -176,11 +282,27 @@ def stratified(label: np.ndarray, count: int) -> np.ndarray:
     take, remainder = np.divmod(sizes * count, len(label))
     take[np.argsort(-remainder, kind="stable")[: count - take.sum()]] += 1
     take = np.minimum(take, sizes - 1)
-    order = _order(len(label), _HOLD_OUT_SEED, 0)
+    order = fixed_order(len(label))
     marked = np.zeros(len(label), bool)
     for value, rows in zip(classes, take, strict=True):
         marked[order[label[order] == value][:rows]] = True
     return marked
+
+
+def fixed_order(count: int) -> np.ndarray:
+    """A shuffled order of `count` rows that no run shuffles by: for splits made once and for all.
+
+    Args:
+      count: N.
+
+    Returns:
+      i64[N], read-only.
+
+    Example:
+      >>> fixed_order(5).tolist()
+      [4, 1, 2, 3, 0]
+    """
+    return _order(count, _HOLD_OUT_SEED, 0)
 
 
 @functools.lru_cache(maxsize=4)
@@ -192,6 +314,30 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     """
     words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
     order = np.argsort(words, kind="stable")
+    order.setflags(write=False)  # the cache hands the same array to every caller
+    return order
+
+
+@functools.lru_cache(maxsize=4)
+def _balanced_order(sizes: tuple[int, ...], places: int, seed: int, epoch: int) -> np.ndarray:
+    """Returns i64[places] of rows that are numbered cell by cell, each cell equally often.
+
+    A function of the arguments alone, for ever, as `_order` is.
+    """
+    # Another part of the stream than that of `_order`, so that the two share no words.
+    counter = np.array([0, 0, 0, 1], np.uint64)
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=counter)
+    share, extra = divmod(places, len(sizes))
+    count = np.full(len(sizes), share)
+    count[np.argsort(bits.random_raw(len(sizes)), kind="stable")[:extra]] += 1
+    rows, start = [], 0
+    for size, needed in zip(sizes, count, strict=True):
+        rounds = -(-int(needed) // size)
+        words = bits.random_raw(rounds * size).reshape(rounds, size)
+        rows.append(start + np.argsort(words, axis=1, kind="stable").reshape(-1)[:needed])
+        start += size
+    shuffled = np.argsort(bits.random_raw(places), kind="stable")
+    order = np.concatenate(rows)[shuffled]
     order.setflags(write=False)  # the cache hands the same array to every caller
     return order
 
@@ -210,6 +356,9 @@ def _padded(split: Split, start: int, batch_size: int) -> dict[str, np.ndarray]:
     }
     batch["image"][: len(image)] = image
     batch["label"][: len(label)] = label
+    if split.group is not None:
+        batch["group"] = np.zeros(batch_size, np.int32)
+        batch["group"][: len(label)] = split.group[start:][:batch_size]
     return batch
 
 

@@ -2,8 +2,8 @@
 
 Every source ends as the same value, `Data`: uint8 images and int32 labels, so that nothing after
 this file meets a missing file, a stray size or an impossible label. TensorFlow Datasets (TFDS)
-defines, prepares and describes all but the two simplest sources; its array_record files are read
-without TensorFlow.
+defines, prepares and describes all that is neither embedded nor a folder; its array_record files
+are read without TensorFlow.
 """
 
 import os
@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import sources
+from experiments import embedded, sources
 from experiments.data import Data, DataError, Split, stratified
+
+# What a group is, where a data set has groups.
+_ATTRIBUTES = {"coloured_digits": "colour"}
 
 
 def load(
@@ -28,12 +31,19 @@ def load(
     | name | source | train, test | validation, `validation_fraction` 0 |
     |---|---|---|---|
     | `digits` | scikit-learn's 1,797 8x8 digits | 1,437 and 360 rows, always the same | None |
+    | `digit_factors` | those digits on a 32x32 canvas, factors known | 5,748 and 720 rows | None |
+    | `coloured_digits[:STRENGTH]` | 5 or more? A colour misleads | 1,437 and 720 rows | None |
     | `folder:PATH` | images PATH/SPLIT/CLASS/*.{png,jpg,jpeg} | train, test | validation or val |
     | `NAME[/CONFIG][:VERSION]` | TFDS | train, test (without one: validation) | None |
 
+    `experiments.embedded` says what `digit_factors` and `coloured_digits` show; they have an image
+    size of their own, so that `image_size` 0 is 32 and 16. Of TFDS, `dsprites` and `shapes3d`
+    come with their factors, see `experiments.sources`.
+
     With a positive `validation_fraction` validation is that fraction of the train rows instead,
-    stratified, and train is the rest. Which rows depends on the data set alone, so that
-    runs which differ in their seed are selected on the same rows.
+    stratified by label, and by group where there are groups, and train is the rest; rows made from
+    one original stay together. Which rows depends on the data set alone, so that runs which differ
+    in their seed are selected on the same rows.
 
     A folder's images have one channel if all of them are greyscale, else three. Its classes are the
     folders of the train split, in the order of their names.
@@ -71,6 +81,7 @@ def load(
         splits["train"], splits["validation"] = _hold_out(splits["train"], validation_fraction)
     _check_same_size(name, splits)
     mean, std = _moments(splits["train"].image)
+    groups = [split.group.max() for split in splits.values() if split.group is not None]
     return Data(
         name=name,
         num_classes=num_classes,
@@ -79,6 +90,8 @@ def load(
         test=splits["test"],
         mean=mean,
         std=std,
+        num_groups=int(max(groups)) + 1 if groups else None,
+        attribute=_ATTRIBUTES.get(name.partition(":")[0], "group"),
     )
 
 
@@ -87,6 +100,10 @@ def _read(
 ) -> tuple[int, dict[str, Split]]:
     if name == "digits":
         return sources.digits(image_size)
+    if name == "digit_factors":
+        return embedded.digit_factors(image_size)
+    if name.partition(":")[0] == "coloured_digits":
+        return embedded.coloured_digits(name, image_size)
     if name.startswith("folder:"):
         return sources.folder(Path(name.removeprefix("folder:")).expanduser(), image_size)
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
@@ -95,13 +112,15 @@ def _read(
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
     """Returns (the rest, `fraction` of the rows), stratified, the same in every run."""
-    held = stratified(split.label, round(fraction * len(split)))
+    if split.source is None:
+        held = stratified(split.cell, round(fraction * len(split)))
+    else:
+        # By originals, each with the cell of its first row.
+        _, first, original = np.unique(split.source, return_index=True, return_inverse=True)
+        held = stratified(split.cell[first], round(fraction * len(first)))[original]
     if not held.any():
         raise DataError(f"validation_fraction {fraction} of {len(split)} train rows is no row")
-    return (
-        Split(split.image[~held], split.label[~held]),
-        Split(split.image[held], split.label[held]),
-    )
+    return split.take(~held), split.take(held)
 
 
 def _check_same_size(name: str, splits: dict[str, Split]) -> None:

@@ -24,11 +24,15 @@ POLICIES: dict[str, Callable[..., semjax.Policy]] = {
     "manifold_mixup": semjax.manifold_mixup,
     "noisy_feature_mixup": semjax.noisy_feature_mixup,
 }
+# Those that need to know the group of each row, which few data sets have.
+GROUP_POLICIES: dict[str, Callable[..., semjax.Policy]] = {"lisa": semjax.lisa}
 # What a policy asks the model for, as passes of B rows.
 LOOKS_AT_MODEL = ("saliencymix", "attentive_cutmix", "puzzlemix", "alignmix")
 NEEDS_FEATURE_MAP = ("attentive_cutmix", "alignmix")
-# The rules whose attributes every labelled data set has.
+# The rules whose attributes every labelled data set has, and those that need groups.
 PAIRINGS = ("permutation", "derangement", "roll", "reverse", "same_class", "other_class")
+GROUP_PAIRINGS = ("same_class_other_group", "other_class_same_group")
+_FACTORIES = POLICIES | GROUP_POLICIES
 
 
 def names(policy: str) -> list[str]:
@@ -51,11 +55,11 @@ def names(policy: str) -> list[str]:
         return []
     found = policy.split("+")
     for name in found:
-        if name not in POLICIES:
-            near = difflib.get_close_matches(name, POLICIES, n=1)
+        if name not in _FACTORIES:
+            near = difflib.get_close_matches(name, _FACTORIES, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ValueError(
-                f"no policy {name!r}: {hint}allowed are none, or some of {', '.join(POLICIES)}, "
+                f"no policy {name!r}: {hint}allowed are none, or some of {', '.join(_FACTORIES)}, "
                 "joined by +"
             )
     if len(set(found)) < len(found):
@@ -83,7 +87,7 @@ def has_option(name: str, option: str) -> bool:
     """Whether the policy of a name takes an option.
 
     Args:
-      name: one of POLICIES.
+      name: one of POLICIES or GROUP_POLICIES.
       option: a keyword of its factory.
 
     Returns:
@@ -93,7 +97,33 @@ def has_option(name: str, option: str) -> bool:
       >>> has_option("resizemix", "alpha")
       False
     """
-    return option in inspect.signature(POLICIES[name]).parameters
+    return option in inspect.signature(_FACTORIES[name]).parameters
+
+
+def needs_groups(flags: Mapping[str, Any]) -> str:
+    """What in the flags of a run looks at the group of a row.
+
+    Args:
+      flags: as for `build`.
+
+    Returns:
+      The flag and its value, or "" where nothing does.
+
+    Example:
+      >>> needs_groups({"policy": "lisa", "pairing": "roll", "policy_options": ""})
+      '--policy=lisa'
+    """
+    members = names(flags["policy"])
+    options = _options(flags["policy_options"], members)
+    for name in members:
+        if name in GROUP_POLICIES:
+            return f"--policy={flags['policy']}"
+        own = options.get(name, {}).get("pairing")
+        if own in GROUP_PAIRINGS:
+            return f"--policy_options={flags['policy_options']}"
+        if own is None and flags["pairing"] in GROUP_PAIRINGS:
+            return f"--pairing={flags['pairing']}"
+    return ""
 
 
 def build(flags: Mapping[str, Any], hidden_layers: int) -> semjax.Policy | None:
@@ -130,7 +160,7 @@ def build(flags: Mapping[str, Any], hidden_layers: int) -> semjax.Policy | None:
 def _member(
     name: str, flags: Mapping[str, Any], options: dict[str, Any], hidden_layers: int
 ) -> semjax.Policy:
-    factory = POLICIES[name]
+    factory = _FACTORIES[name]
     known = inspect.signature(factory).parameters
     pairing: Any = flags["pairing"]
     if pairing == "near_label":
@@ -141,6 +171,8 @@ def _member(
         "pairing": pairing,
         "groups": flags["pairing_groups"],
     }
+    # LISA pairs and weights by rules of its own.
+    common = {option: value for option, value in common.items() if option in known}
     if flags["alpha"] and has_option(name, "alpha"):
         common["alpha"] = flags["alpha"]
     if name == "cutmix":

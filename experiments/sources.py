@@ -10,14 +10,14 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments import cifar
-from experiments.data import DataError, Split, stratified
+from experiments.data import DataError, Split, fixed_order, stratified
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -30,6 +30,11 @@ _COLOUR = frozenset(("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _DIGITS_TEST_ROWS = 360
 _READ_ROWS = 1024
+# Sets of TFDS whose every row says how it was made, and the feature that is the label here. They
+# have one split of all combinations, of which as many rows are read at most, drawn once for all.
+_FACTOR_SETS = {"dsprites": "label_shape", "shapes3d": "label_shape"}
+_FACTOR = re.compile(r"(?:label|value)_(\w+)", re.ASCII)
+_FACTOR_ROWS = {"train": 60_000, "test": 10_000}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,7 @@ class _Example:
     where: str  # for error messages
     image: "PIL.Image.Image"
     label: int
+    factors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def digits(image_size: int) -> tuple[int, dict[str, Split]]:
@@ -90,6 +96,11 @@ def folder(root: Path, image_size: int) -> tuple[int, dict[str, Split]]:
 
 def tfds(name: str, root: Path, image_size: int, download: bool) -> tuple[int, dict[str, Split]]:
     """Returns (K, splits) of a TFDS image classification set under the directory `root`.
+
+    `dsprites` and `shapes3d` are read with the shape as label and every other `label_*` and
+    `value_*` feature as a factor, classes and real numbers. They come in one split, so 60,000 rows
+    of it are train and 10,000 others test (of a smaller one a seventh is), always the same; they
+    are drawn at random, which leaves the classes of a full factorial design nearly equal.
 
     Raises:
       DataError: The set is unknown, not prepared, damaged, or not image classification.
@@ -209,30 +220,55 @@ def _read_tfds(directory: Path, image_size: int) -> tuple[int, dict[str, Split]]
             f"{directory} is stored as {file_format}, which cannot be read without TensorFlow;"
             " prepare it with file_format='array_record'"
         )
-    test = "test" if "test" in available else "validation"
+    # A set lies in NAME/VERSION or NAME/CONFIG/VERSION; those with factors have no configurations.
+    factor_label = _FACTOR_SETS.get(directory.parent.name)
+    test = next((split for split in ("test", "validation") if split in available), "test")
+    chosen: dict[str, np.ndarray] = {}
+    if factor_label and available == ["train"]:
+        test, chosen = "train", _fixed_split(builder.info.splits["train"].num_examples)
     if not {"train", test} <= set(available):
         raise DataError(f"{directory} has the splits {available}: needs train and test")
-    keys = _feature_keys(directory, builder.info)
+    keys = _feature_keys(directory, builder.info, factor_label)
     features = builder.info.features
+    factors = _factor_keys(features, keys[1]) if factor_label else ()
 
-    def read(split: str) -> Split:
+    def read(name: str, split: str) -> Split:
+        rows = chosen.get(name)
         return _stack(
             f"{directory}, split {split},",
-            _tfds_examples(builder, split, *keys),
-            builder.info.splits[split].num_examples,
+            _tfds_examples(builder, split, *keys, factors=factors, rows=rows),
+            builder.info.splits[split].num_examples if rows is None else len(rows),
             mode=_MODES[features[keys[0]].shape[-1]],
             num_classes=features[keys[1]].num_classes,
             size=image_size,
         )
 
-    return features[keys[1]].num_classes, {"train": read("train"), "test": read(test)}
+    return features[keys[1]].num_classes, {
+        "train": read("train", "train"),
+        "test": read("test", test),
+    }
 
 
-def _feature_keys(directory: Path, info: Any) -> tuple[str, str]:
+def _fixed_split(count: int) -> dict[str, np.ndarray]:
+    """Disjoint rows for train and test, each in order, of one split of `count` rows."""
+    order = fixed_order(count)
+    test = min(_FACTOR_ROWS["test"], count // 7)
+    train = min(_FACTOR_ROWS["train"], count - test)
+    return {"test": np.sort(order[:test]), "train": np.sort(order[test : test + train])}
+
+
+def _factor_keys(features: Any, label: str) -> tuple[str, ...]:
+    """The features that say how a row was made, apart from its label under any name."""
+    own = _FACTOR.fullmatch(label)
+    matches = ((name, _FACTOR.fullmatch(name)) for name in sorted(features))
+    return tuple(name for name, match in matches if match and own and match[1] != own[1])
+
+
+def _feature_keys(directory: Path, info: Any, factor_label: str | None) -> tuple[str, str]:
     """Returns the names of the image and of the label, as the data set itself declares them."""
     from tensorflow_datasets import features
 
-    keys = info.supervised_keys
+    keys = ("image", factor_label) if factor_label else info.supervised_keys
     if not (isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(k, str) for k in keys)):
         keys = ("image", "label")
     declared = dict(info.features)
@@ -251,8 +287,16 @@ def _feature_keys(directory: Path, info: Any) -> tuple[str, str]:
     return keys
 
 
-def _tfds_examples(builder: Any, split: str, image: str, label: str) -> Iterator[_Example]:
-    """Yields a split's examples shard by shard, so that an error can name the file."""
+def _tfds_examples(
+    builder: Any,
+    split: str,
+    image: str,
+    label: str,
+    *,
+    factors: Sequence[str] = (),
+    rows: np.ndarray | None = None,
+) -> Iterator[_Example]:
+    """Yields a split's examples, or some rows of them, by shard, so that an error can name it."""
     from tensorflow_datasets import decode
 
     info = builder.info.splits[split]
@@ -264,11 +308,19 @@ def _tfds_examples(builder: Any, split: str, image: str, label: str) -> Iterator
         source = builder.as_data_source(
             f"{split}[{start}:{start + length}]", decoders={image: decode.SkipDecoding()}
         )
-        for first in range(0, length, _READ_ROWS):
-            rows = range(first, min(first + _READ_ROWS, length))
-            for row, example in zip(rows, _records(Path(path), source, rows), strict=True):
+        wanted: Sequence[int] = range(length)
+        if rows is not None:
+            wanted = (rows[(start <= rows) & (rows < start + length)] - start).tolist()
+        for first in range(0, len(wanted), _READ_ROWS):
+            some = wanted[first : first + _READ_ROWS]
+            for row, example in zip(some, _records(Path(path), source, some), strict=True):
                 where = f"{path}, record {row}"
-                yield _Example(where, _open(where, io.BytesIO(example[image])), example[label])
+                yield _Example(
+                    where,
+                    _open(where, io.BytesIO(example[image])),
+                    example[label],
+                    {name: example[name] for name in factors},
+                )
         start += length
 
 
@@ -287,13 +339,13 @@ def _check_shard(path: Path, length: int) -> None:
         )
 
 
-def _records(path: Path, source: Any, rows: range) -> list[dict[str, Any]]:
+def _records(path: Path, source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
     try:
         return source.__getitems__(rows)
     # The reader's RuntimeError for a wrong checksum, or whatever parsing wrong bytes runs into.
     except Exception as error:
         raise DataError(
-            f"{path} is damaged near record {rows.start}: {error}; prepare the data set again"
+            f"{path} is damaged near record {rows[0]}: {error}; prepare the data set again"
         ) from error
 
 
@@ -312,6 +364,7 @@ def _stack(
     """Fills one array with `count` examples: decoded, resized if `size`, compared, checked."""
     image: np.ndarray | None = None
     label = np.empty(count, np.int32)
+    factors: dict[str, list[Any]] = {}
     for row, example in enumerate(examples):
         pixels = _pixels(example, mode, size)
         if image is None:
@@ -324,11 +377,21 @@ def _stack(
         if not 0 <= example.label < num_classes:
             raise DataError(f"{example.where}: label {example.label} not in [0, {num_classes})")
         image[row], label[row] = pixels, example.label
+        for name, value in example.factors.items():
+            factors.setdefault(name, []).append(value)
     if image is None:
         raise DataError(f"{where} holds no image")
-    image.setflags(write=False)
-    label.setflags(write=False)
-    return Split(image, label)
+    if factors and image.max() == 1:
+        image *= 255  # dSprites are masks of zeros and ones
+    columns = {name: _column(values) for name, values in factors.items()}
+    for array in (image, label, *columns.values()):
+        array.setflags(write=False)
+    return Split(image, label, factors=columns or None)
+
+
+def _column(values: list[Any]) -> np.ndarray:
+    column = np.asarray(values)
+    return column.astype(np.float32 if column.dtype.kind == "f" else np.int32)
 
 
 def _times(shape: tuple[int, ...]) -> str:

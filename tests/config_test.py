@@ -120,6 +120,32 @@ def test_baselines_differ_from_the_main_file_in_the_method_only(data: str):
         assert other.sem_weight == 0 < main.sem_weight
 
 
+@pytest.mark.parametrize(
+    ("data", "changes"),
+    [
+        (
+            "coloured_digits",
+            {
+                "mixup": {"policy": "mixup"},
+                "sem": {"policy": "mixup", "sem_weight": 1.0},
+                "lisa": {"policy": "lisa"},
+                "balanced": {"sampling": "balanced"},
+            },
+        ),
+        (
+            "digit_factors",
+            {"mixup": {"policy": "mixup"}, "sem": {"policy": "mixup", "sem_weight": 1.0}},
+        ),
+    ],
+)
+def test_embedded_studies_differ_in_the_method_only(data: str, changes: dict[str, dict]):
+    erm = parse(f"--flagfile={data}_erm.flags", "--workdir=x")
+    assert (erm.dataset, erm.policy, erm.sem_weight) == (data, "none", 0)
+    for name, method in changes.items():
+        other = parse(f"--flagfile={data}_{name}.flags", "--workdir=x")
+        assert other == dataclasses.replace(erm, **method)
+
+
 def test_the_published_settings_are_the_published_ones():
     config = parse("--flagfile=cifar100.flags")
     assert (config.model, config.epochs, config.batch_size) == ("resnet18", 200, 100)
@@ -144,6 +170,12 @@ def test_flags_without_effect_are_named():
     assert idle == ["--alpha (--policy=resizemix)", "--policy_scope (--policy=resizemix)"]
     idle = parse("--pairing_bandwidth=3", "--mix_ramp_steps=2").without_effect()
     assert idle == ["--pairing_bandwidth (--pairing=permutation)"]
+    own = ["--weight_scope=sample", "--mix_probability=0.5", "--pairing=roll", "--alpha=1"]
+    found = parse("--policy=lisa", *own).without_effect()
+    assert found == [
+        f"--{name} (--policy=lisa)" for name in ("weight_scope", "mix_probability", "pairing")
+    ]
+    assert parse("--policy=lisa+mixup", *own).without_effect() == []
 
 
 @pytest.mark.parametrize(
@@ -172,6 +204,10 @@ def test_flags_without_effect_are_named():
         (["--policy_probabilities=2"], "--policy_probabilities=2: must be 1 number"),
         (["--policy_probabilities=half"], "--policy_probabilities=half"),
         (["--policy_options=cutmix.alpha=1"], "'cutmix' is not part of --policy=mixup"),
+        (["--policy=lisa", "--policy_options=lisa.pairing='roll'"], "lisa has no option 'pairing'"),
+        (["--policy=lisa", "--policy_options=lisa.same_class=2"], "same_class must be in [0, 1]"),
+        (["--policy=lsa"], "did you mean lisa?"),
+        (["--sampling=even"], "--sampling=even"),
         (["--policy_options=mixup.power=1"], "mixup has no option 'power'; it has alpha"),
         (["--policy_options=mixup.alpha"], "write POLICY.OPTION=VALUE"),
         (["--policy_options=mixup.alpha=a b"], "the value must be a number"),
@@ -219,6 +255,18 @@ def test_differences_name_what_changes_the_result_and_nothing_else():
     earlier = parse("--workdir=a")
     later = parse("--workdir=b", "--data_dir=elsewhere", "--steps=9", "--distance=l1")
     assert config_lib.differences(earlier, later) == ["--distance=l1 (the run has mse)"]
+
+
+def test_a_run_from_before_a_flag_existed_is_read_with_its_default(tmp_path: pathlib.Path):
+    path, config = tmp_path / "config.flags", parse("--seed=4", "--workdir=runs/config-4")
+    lines = config.to_flags().splitlines(keepends=True)
+    older = [line for line in lines if not line.startswith("--sampling=")]
+    assert len(older) == len(lines) - 1
+    path.write_text("".join(older))
+    assert config_lib.read(path) == config
+    balanced = dataclasses.replace(config, sampling="balanced")
+    found = config_lib.differences(config_lib.read(path), balanced)
+    assert found == ["--sampling=balanced (the run has uniform)"]
 
 
 def test_a_damaged_config_flags_is_named(tmp_path: pathlib.Path):

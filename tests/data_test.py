@@ -203,7 +203,157 @@ def test_eval_batches_refuses_a_batch_of_none_at_the_call():
         data.eval_batches(_numbered(3), 0)
 
 
+# ---------------------------------------------------------------------------------------- balanced
+
+
+def _grouped(counts):
+    """A numbered split whose (label, group) pairs have the given {(label, group): rows}."""
+    pairs = np.repeat(np.array(list(counts), np.int32), list(counts.values()), axis=0)
+    pairs = pairs[np.arange(len(pairs)) * 37 % len(pairs)]  # among each other, always the same way
+    image = np.zeros((len(pairs), 1, 1, 1), np.uint8)
+    image[:, 0, 0, 0] = np.arange(len(pairs))
+    label, group = np.ascontiguousarray(pairs.T)
+    return data.Split(image, label, group=group)
+
+
+UNEVEN = {(0, 0): 40, (0, 2): 3, (1, 0): 5, (1, 2): 30}
+
+
+def _balanced_epoch(split, epoch, *, batch_size=8, seed=0):
+    steps = data.steps_per_epoch(split, batch_size)
+    batches = [
+        data.batch_at(split, step, batch_size=batch_size, seed=seed, sampling="balanced")
+        for step in range(epoch * steps, (epoch + 1) * steps)
+    ]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def test_cells_number_the_pairs_that_occur():
+    split = _grouped(UNEVEN)
+    for cell, (label, group) in enumerate(UNEVEN):
+        rows = (split.label == label) & (split.group == group)
+        np.testing.assert_array_equal(split.cell[rows], cell)
+    np.testing.assert_array_equal(_numbered(5).cell, np.arange(5))
+
+
+def test_a_balanced_epoch_holds_each_pair_equally_often():
+    split = _grouped(UNEVEN)
+    longer = set()
+    for epoch in range(6):
+        rows = _balanced_epoch(split, epoch)["image"].ravel()
+        pairs = np.bincount(split.cell[rows], minlength=4)
+        assert len(rows) == pairs.sum() == 72
+        np.testing.assert_array_equal(pairs, 18)
+        for cell in range(4):
+            times = np.bincount(rows, minlength=78)[split.cell == cell]
+            assert times.max() - times.min() <= 1
+        rows = _balanced_epoch(split, epoch, batch_size=7)["image"].ravel()
+        pairs = np.bincount(split.cell[rows], minlength=4)  # 77 places for 4 pairs
+        assert sorted(pairs) == [19, 19, 19, 20]
+        longer.add(int(pairs.argmax()))
+    assert len(longer) > 1
+
+
+def test_without_groups_balanced_holds_each_label_equally_often():
+    label = np.repeat(np.arange(2, dtype=np.int32), (28, 4))
+    split = data.Split(np.zeros((32, 1, 1, 1), np.uint8), label)
+    assert np.bincount(_balanced_epoch(split, 0)["label"]).tolist() == [16, 16]
+    uniform = np.concatenate(
+        [data.batch_at(split, step, batch_size=8, seed=0)["label"] for step in range(4)]
+    )
+    assert np.bincount(uniform).tolist() == [28, 4]
+
+
+def test_balanced_batches_are_mixed_and_differ_by_seed_and_epoch():
+    split = _grouped(UNEVEN)
+    orders = [_balanced_epoch(split, e, seed=s)["image"].ravel() for e in (0, 1) for s in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    cells = split.cell[orders[0]].reshape(-1, 8)
+    assert sum(len(set(batch)) > 2 for batch in cells) >= 7
+
+
+def test_a_balanced_batch_depends_on_seed_and_step_alone_and_is_pinned():
+    split = _grouped(UNEVEN)
+
+    def rows(step):
+        batch = data.batch_at(split, step, batch_size=8, seed=3, sampling="balanced")
+        np.testing.assert_array_equal(batch["group"], split.group[batch["image"].ravel()])
+        return batch["image"].ravel().tolist()
+
+    forward = [rows(step) for step in range(20)]
+    data._balanced_order.cache_clear()
+    assert [rows(step) for step in reversed(range(20))] == forward[::-1]
+    assert forward[11] == PINNED
+
+
+PINNED = [58, 66, 49, 10, 64, 69, 56, 77]
+
+
+def test_an_unknown_sampling_is_refused():
+    with pytest.raises(ValueError, match="sampling must be one of uniform, balanced; got 'even'"):
+        data.batch_at(_numbered(10), 0, batch_size=2, seed=0, sampling="even")
+
+
+def test_groups_travel_with_their_rows():
+    split = _grouped(UNEVEN)
+    batch = data.batch_at(split, 1, batch_size=8, seed=0)
+    np.testing.assert_array_equal(batch["group"], split.group[batch["image"].ravel()])
+    assert batch["group"].dtype == np.int32
+    batches = list(data.eval_batches(split, 50))
+    np.testing.assert_array_equal(np.concatenate([b["group"] for b in batches])[:78], split.group)
+    assert not batches[1]["group"][28:].any()
+
+
+def test_a_batch_without_groups_has_none():
+    assert set(data.batch_at(_numbered(9), 0, batch_size=4, seed=0)) == {"image", "label"}
+    assert set(next(data.eval_batches(_numbered(9), 4))) == {"image", "label", "valid"}
+
+
+def test_group_names_are_in_the_order_of_label_then_group():
+    names = data.group_names(3, 2)
+    assert names[2 * 2 + 1] == "label 2, group 1" and len(names) == 6
+    assert data.group_names(1, 2, attribute="colour") == ["label 0, colour 0", "label 0, colour 1"]
+
+
 # ------------------------------------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("group", np.zeros(2), r"group must be int32\[2\], got float64\[2\]"),
+        ("group", np.zeros(3, np.int32), r"group must be int32\[2\], got int32\[3\]"),
+        ("group", np.array([0, -1], np.int32), "group must be at least 0, got -1"),
+        ("source", np.zeros(2, np.int64), r"source must be int32\[2\]"),
+        ("factors", {"x": np.zeros(3)}, r"factors\['x'\] must be .* got float64\[3\]"),
+        ("factors", {"x": np.array(["a", "b"])}, r"factors\['x'\] must be integers or floats"),
+        ("sample_weight", np.zeros(2), r"sample_weight must be float32\[2\], got float64"),
+    ],
+)
+def test_a_split_checks_what_else_is_known_of_its_rows(field, value, message):
+    image, label = np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int32)
+    with pytest.raises(ValueError, match=message):
+        data.Split(image, label, **{field: value})
+
+
+def test_some_rows_are_taken_with_everything_known_of_them():
+    row = np.arange(6)
+    split = data.Split(
+        image=row.astype(np.uint8).reshape(6, 1, 1, 1),
+        label=row.astype(np.int32),
+        sample_weight=row.astype(np.float32),
+        group=row.astype(np.int32),
+        factors={"place": row / 2, "kind": row},
+        source=row.astype(np.int32),
+    )
+    some = split.take(row % 2 == 1)
+    for field in (some.image.ravel(), some.label, some.sample_weight, some.group, some.source):
+        assert field.tolist() == [1, 3, 5]
+    assert some.factors["place"].tolist() == [0.5, 1.5, 2.5]
+    assert some.factors["kind"].tolist() == [1, 3, 5]
+    bare = _numbered(4).take(np.array([2, 0]))
+    assert bare.label.tolist() == [2, 0]
+    assert bare.group is bare.factors is bare.source is bare.sample_weight is None
 
 
 @pytest.mark.parametrize(

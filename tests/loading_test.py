@@ -104,3 +104,47 @@ def test_a_hold_out_of_no_row_is_refused():
 def test_a_negative_image_size_is_refused():
     with pytest.raises(ValueError, match="image_size must be 0 or positive, got -1"):
         loading.load("digits", image_size=-1)
+
+
+def test_embedded_sets_are_found_by_name_with_their_groups_and_factors():
+    coloured = loading.load("coloured_digits:0.8", image_size=9)
+    assert (coloured.num_classes, coloured.num_groups, coloured.attribute) == (2, 2, "colour")
+    assert coloured.train.image.shape == (1437, 9, 9, 3)
+    factors = loading.load("digit_factors", image_size=16)
+    assert (factors.num_classes, factors.num_groups) == (10, None)
+    assert set(factors.test.factors) == {"x", "y", "scale", "rotation", "colour", "background"}
+
+
+def test_a_data_set_without_groups_has_none(digits):
+    assert digits.num_groups is None and digits.train.group is None
+    assert digits.train.factors is None
+
+
+def test_a_hold_out_has_the_groups_in_proportion():
+    whole = loading.load("coloured_digits").train
+    data_ = loading.load("coloured_digits", validation_fraction=0.25)
+    for label in (0, 1):
+        for group in (0, 1):
+            found, of = (
+                int(((split.label == label) & (split.group == group)).sum())
+                for split in (data_.validation, whole)
+            )
+            assert abs(found - of / 4) <= 1
+    assert len(data_.train) + len(data_.validation) == 1437
+    # The colour of a row is the channel that its ink is in.
+    ink = data_.validation.image.any((1, 2))
+    np.testing.assert_array_equal(ink.argmax(1), data_.validation.group)
+
+
+def test_renderings_of_one_digit_are_held_out_together():
+    data_ = loading.load("digit_factors", image_size=16, validation_fraction=0.25)
+    train, held = data_.train, data_.validation
+    assert not set(train.source) & set(held.source)
+    assert (len(held), len(train)) == (4 * 359, 4 * 1078)
+    share = np.bincount(held.label) / np.bincount(np.concatenate([train.label, held.label]))
+    np.testing.assert_allclose(share, 0.25, atol=1 / 138)
+    whole = loading.load("digit_factors", image_size=16).train
+    rows = np.flatnonzero(np.isin(whole.source, held.source))
+    np.testing.assert_array_equal(held.image, whole.image[rows])
+    for name, values in whole.factors.items():
+        np.testing.assert_array_equal(held.factors[name], values[rows])

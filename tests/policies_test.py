@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import semjax
 from experiments import models, policies
 from experiments.config import Config
 
@@ -75,6 +76,45 @@ def test_classes_are_paired_by_flag():
     assert mix.partner.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
     near = mix_of(pairing="near_label", pairing_bandwidth=0.01)
     assert near.partner.tolist() == [1, 0, 3, 2, 5, 4, 7, 6]
+
+
+GROUPED = {**BATCH, "label": jnp.arange(8) // 4, "group": jnp.arange(8) // 2 % 2}
+
+
+def test_lisa_is_built_with_its_own_rules():
+    flags = {"policy": "lisa", "pairing_groups": 2, "alpha": 3.0}
+    flags["policy_options"] = "lisa.same_class=1.0"
+    policy = policies.build(dataclasses.asdict(Config(**flags)), hidden_layers=3)
+    expected = semjax.lisa(alpha=3.0, same_class=1.0, groups=2)
+    batch = {**GROUPED, "group": jnp.arange(8) % 2}
+    found, expected = (policy(jax.random.key(0), batch) for policy in (policy, expected))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_groups_are_paired_by_flag():
+    for pairing, same_label in (("same_class_other_group", 1), ("other_class_same_group", 0)):
+        policy = policies.build(dataclasses.asdict(Config(pairing=pairing)), hidden_layers=3)
+        partner = policy(jax.random.key(0), GROUPED).partner
+        for name, same in (("label", same_label), ("group", 1 - same_label)):
+            assert ((GROUPED[name][partner] == GROUPED[name]) == bool(same)).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "asks"),
+    [
+        ({}, ""),
+        ({"policy": "none", "sem_weight": 0.0, "pairing": "same_class_other_group"}, ""),
+        ({"policy": "cutmix+lisa"}, "--policy=cutmix+lisa"),
+        ({"pairing": "other_class_same_group"}, "--pairing=other_class_same_group"),
+        (
+            {"policy_options": "mixup.pairing='same_class_other_group'"},
+            "--policy_options=mixup.pairing='same_class_other_group'",
+        ),
+        ({"pairing": "other_class_same_group", "policy_options": "mixup.pairing='roll'"}, ""),
+    ],
+)
+def test_what_looks_at_groups_is_named(flags, asks):
+    assert policies.needs_groups(dataclasses.asdict(Config(**flags))) == asks
 
 
 def test_policies_are_switched_by_probability():

@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from experiments import data, loading
+from experiments import data, loading, sources
 
 
 @pytest.fixture(autouse=True)
@@ -214,7 +214,7 @@ def test_a_constant_channel_has_std_one(tmp_path):
 # --------------------------------------------------------------------------------------------- TFDS
 
 
-def _toy(features, splits, supervised_keys=("image", "label"), version="1.0.0"):
+def _toy(features, splits, supervised_keys=("image", "label"), version="1.0.0", called="toy"):
     """Returns a TFDS builder class `toy` of the given features and {split: [example, ...]}."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
@@ -222,7 +222,7 @@ def _toy(features, splits, supervised_keys=("image", "label"), version="1.0.0"):
     with registered.skip_registration():
 
         class Toy(tfds.core.GeneratorBasedBuilder):
-            name = "toy"
+            name = called
             VERSION = tfds.core.Version(version)
             url_infos = None
 
@@ -530,6 +530,86 @@ def test_a_set_that_only_tensorflow_can_prepare_says_so(tmp_path, monkeypatch):
 def test_names_that_no_source_has_are_refused(tmp_path, name):
     with pytest.raises(data.DataError, match="unknown data set"):
         loading.load(name, data_dir=str(tmp_path))
+
+
+# ------------------------------------------------------------------------------------ TFDS, factors
+
+
+def _factor_features():
+    import tensorflow_datasets as tfds
+
+    return {
+        "image": tfds.features.Image(shape=(4, 5, 1)),
+        "label_shape": tfds.features.ClassLabel(num_classes=3),
+        "label_scale": tfds.features.ClassLabel(num_classes=6),
+        "value_shape": tfds.features.Tensor(shape=[], dtype=np.float32),
+        "value_scale": tfds.features.Tensor(shape=[], dtype=np.float32),
+        "id": tfds.features.Text(),
+    }
+
+
+def _factor_rows(count, ink):
+    """Rows whose scale says which they are, in the number of inked pixels too."""
+    for row in range(count):
+        pixels = np.zeros(20, np.uint8)
+        pixels[:row] = ink
+        yield {
+            "image": Image.fromarray(pixels.reshape(4, 5)),
+            "label_shape": row % 3,
+            "label_scale": row % 6,
+            "value_shape": 1.0 + row % 3,
+            "value_scale": row / 4,
+            "id": str(row),
+        }
+
+
+@pytest.fixture(scope="module")
+def factor_sets(tmp_path_factory):
+    """A root with 20 rows of masks, as dsprites are, and 20 of grey pixels, named shapes3d."""
+    root = tmp_path_factory.mktemp("factors")
+    for called, ink in (("dsprites", 1), ("shapes3d", 90)):
+        splits = {"train": list(_factor_rows(20, ink))}
+        options = {"supervised_keys": None, "called": called, "num_shards": 2}
+        _prepare(root, _factor_features(), splits, **options)
+    return str(root)
+
+
+@pytest.mark.parametrize(("name", "ink"), [("dsprites", 255), ("shapes3d", 90)])
+def test_tfds_factors_come_with_their_rows(factor_sets, name, ink):
+    loaded = loading.load(name, data_dir=factor_sets)
+    assert loaded.num_classes == 3
+    for split in (loaded.train, loaded.test):
+        row = (split.image > 0).sum((1, 2, 3))
+        np.testing.assert_array_equal(split.label, row % 3)
+        # The label under its other name is no factor of its own.
+        assert set(split.factors) == {"label_scale", "value_scale"}
+        np.testing.assert_array_equal(split.factors["label_scale"], row % 6)
+        np.testing.assert_array_equal(split.factors["value_scale"], row / 4)
+        assert split.factors["label_scale"].dtype == np.int32
+        assert split.factors["value_scale"].dtype == np.float32
+        assert set(np.unique(split.image)) == {0, ink}
+
+
+def test_tfds_sets_of_one_split_are_split_once_for_all(factor_sets, monkeypatch):
+    def rows(split):
+        return (split.image > 0).sum((1, 2, 3)).tolist()
+
+    whole = loading.load("dsprites", data_dir=factor_sets)
+    assert (len(whole.test), len(whole.train)) == (2, 18)
+    assert sorted(rows(whole.test) + rows(whole.train)) == list(range(20))
+    monkeypatch.setattr(sources, "_FACTOR_ROWS", {"train": 7, "test": 2})
+    fewer = loading.load("dsprites", data_dir=factor_sets)
+    assert rows(fewer.test) == rows(whole.test)
+    assert len(fewer.train) == 7 and set(rows(fewer.train)) < set(rows(whole.train))
+
+
+def test_tfds_factor_set_without_its_label_is_named(tmp_path):
+    rows = [{"image": _image(3, mode="L"), "other": 1}] * 7
+    features = {"image": _factor_features()["image"], "other": np.int64}
+    options = {"supervised_keys": None, "called": "dsprites"}
+    _prepare(tmp_path, features, {"train": rows}, **options)
+    with pytest.raises(data.DataError, match=r"not image classification.*'label_shape'\)"):
+        loading.load("dsprites", data_dir=str(tmp_path))
 
 
 # ---------------------------------------------------------------------------------------- real data
