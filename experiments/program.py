@@ -61,21 +61,13 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
     """
     module = models.create(config.model, data.num_classes, compute_dtype=config.compute_dtype)
     learning_rate = _learning_rate(config, total_steps)
-    optimizer = training.make_optimizer(
-        config.optimizer,  # type: ignore[arg-type]  # the config has checked the choice
-        learning_rate,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm or None,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-    )
+    optimizer = _optimizer(config, learning_rate)
     init_key, rng = jax.random.split(jax.random.key(config.seed))
     everywhere, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
 
+    image_shape = data.train.image.shape[1:]
     init = jax.jit(
-        functools.partial(
-            _init, module, optimizer, data.train.image.shape[1:], config.ema_decay > 0
-        ),
+        functools.partial(_init, module, optimizer, image_shape, config.ema_decay > 0),
         out_shardings=everywhere,
     )
     policy = policies.build(dataclasses.asdict(config), len(models.hidden_modules(config.model)))
@@ -97,7 +89,6 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         logits = logits_fn(params, state.model_state, batch["image"])
         return semjax.metrics.correct(logits, batch["label"])
 
-    shapes = jax.eval_shape(init, init_key)
     return Program(
         init=lambda: init(init_key),
         step=jax.jit(
@@ -109,10 +100,33 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         evaluate=jax.jit(evaluate, in_shardings=(everywhere, rows), out_shardings=everywhere),
         correct=jax.jit(correct, in_shardings=(everywhere, rows), out_shardings=everywhere),
         learning_rate=learning_rate,
-        state_shape=jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
-        ),
+        state_shape=state_template(config, image_shape, data.num_classes, mesh),
         rng=jax.device_put(rng, everywhere),
+    )
+
+
+def state_template(
+    config: Config, image_shape: tuple[int, ...], num_classes: int, mesh: Mesh
+) -> training.TrainState:
+    """The state of a run as shapes with shardings: what a checkpoint of it is restored into.
+
+    Args:
+      config: what the run is.
+      image_shape: (H, W, C).
+      num_classes: K.
+      mesh: the devices.
+
+    Returns:
+      A state of `jax.ShapeDtypeStruct`s.
+    """
+    module = models.create(config.model, num_classes, compute_dtype=config.compute_dtype)
+    # The length of a schedule changes no shape.
+    optimizer = _optimizer(config, _learning_rate(config, 1))
+    init = functools.partial(_init, module, optimizer, image_shape, config.ema_decay > 0)
+    everywhere = sharding.replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(init, jax.random.key(0)),
     )
 
 
@@ -130,6 +144,17 @@ def rows_per_step(config: Config) -> int:
 def parameter_count(state_shape: training.TrainState) -> int:
     """The number of the model's parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(state_shape.params))
+
+
+def _optimizer(config: Config, learning_rate: Callable[[Any], Any]) -> optax.GradientTransformation:
+    return training.make_optimizer(
+        config.optimizer,  # type: ignore[arg-type]  # the config has checked the choice
+        learning_rate,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm or None,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+    )
 
 
 def _init(

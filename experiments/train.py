@@ -25,12 +25,13 @@ from jax.sharding import Mesh
 
 from experiments import config as config_lib
 from experiments import data as data_lib
-from experiments import loading, records, sharding, uncertainty
+from experiments import loading, policies, records, sharding, uncertainty
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config, ConfigError
 from experiments.data import Data, DataError, Split
 from experiments.program import Program
+from experiments.trained import Inputs
 from semjax import metrics
 from semjax.training import TrainState
 
@@ -99,6 +100,7 @@ def run(config: Config) -> dict[str, Any]:
         image_size=config.image_size,
         download=config.download,
     )
+    _check_groups(config, data)
     if config.umix_from:
         weight = uncertainty.sample_weights(
             config.umix_from,
@@ -120,6 +122,7 @@ def run(config: Config) -> dict[str, Any]:
     with _checkpoints(config) as checkpoints:
         state, first_step = _initial_state(program, checkpoints, config)
         records.write_atomically(workdir / "config.flags", config.to_flags())
+        records.write_atomically(workdir / "inputs.json", Inputs.of(data).to_json())
         _print_start(config, data, plan, program, first_step)
 
         # ------------------------------------------------------------ training
@@ -202,7 +205,11 @@ class _Trainer:
         clock, counted = None, step  # started when the first step, which compiles, is done
         while step < plan.total:
             rows = data_lib.batch_at(
-                self.data.train, step, batch_size=self.config.batch_size, seed=self.config.seed
+                self.data.train,
+                step,
+                batch_size=self.config.batch_size,
+                seed=self.config.seed,
+                sampling=self.config.sampling,
             )
             batch = sharding.put_batch(rows, self.mesh)
             state, logs = self.program.step(state, batch, self.program.rng)
@@ -319,6 +326,15 @@ def _check_devices(config: Config) -> None:
             )
 
 
+def _check_groups(config: Config, data: Data) -> None:
+    asked = policies.needs_groups(dataclasses.asdict(config))
+    if asked and data.num_groups is None:
+        raise ConfigError(
+            f"{asked}: looks at the group of a row, and --dataset={config.dataset} has no groups; "
+            "allowed: a data set with groups, such as coloured_digits"
+        )
+
+
 def _earlier_config(workdir: Path, config: Config) -> Config | None:
     """The config that the run directory was made with; refuses one whose results would differ."""
     if workdir.exists() and not workdir.is_dir():
@@ -393,7 +409,9 @@ def _print_start(config: Config, data: Data, plan: Plan, program: Program, first
         "run directory": config.workdir,
         "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "data": f"{config.dataset}: {len(data.train):,} train, {held_out:,} validation, "
-        f"{len(data.test):,} test, {shape}, {data.num_classes} classes",
+        f"{len(data.test):,} test, {shape}, {data.num_classes} classes"
+        + (f", {data.num_groups} groups" if data.num_groups else "")
+        + (", balanced sampling" if config.sampling == "balanced" else ""),
         "model": f"{config.model}, {parameters:,} parameters, {config.compute_dtype}",
         "method": f"policy {config.policy}, sem_weight {config.sem_weight:g}, "
         f"clean_weight {config.clean_weight:g}",

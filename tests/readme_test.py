@@ -12,10 +12,16 @@ from typing import Any
 import pytest
 from absl import flags
 
-from experiments import config
+from experiments import config, evaluate, flagfields
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/methods.md", "docs/parity.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/methods.md",
+    "docs/parity.md",
+    "docs/evaluation.md",
+)
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
@@ -93,6 +99,17 @@ def test_every_training_command_is_accepted(document: str) -> None:
             values = flags.FlagValues()
             config.define_flags(values)
             config.parse(["train", *shlex.split(arguments)], values)  # raises ConfigError
+
+
+@each_document
+def test_every_evaluation_command_is_accepted(document: str) -> None:
+    for command in _commands(document):
+        program, _, arguments = command.partition("-m experiments.evaluate")
+        if program != command:
+            values = flags.FlagValues()
+            flagfields.define(evaluate.Command, values)
+            argv = ["evaluate", *shlex.split(arguments)]
+            flagfields.parse(evaluate.Command, argv, values)  # raises ConfigError
 
 
 @each_document

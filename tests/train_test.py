@@ -197,6 +197,24 @@ def test_the_best_on_validation_is_reported_apart_from_the_final_weights(tmp_pat
     assert not any("test_accuracy" in line for line in lines(tmp_path / "run"))
 
 
+def test_groups_reach_the_step_and_rows_are_sampled_as_asked(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen, original = [], train.data_lib.batch_at
+
+    def batch_at(split, step, **options):
+        seen.append(options)
+        return original(split, step, **options)
+
+    monkeypatch.setattr(train.data_lib, "batch_at", batch_at)
+    args = ("--dataset=coloured_digits", "--image_size=8", "--model=mlp", "--crop_padding=0")
+    method = ("--policy=lisa", "--sem_weight=0", "--sampling=balanced", "--steps=1")
+    summary = run(tmp_path / "run", *args, *method)
+    # LISA would have raised in a step without groups.
+    assert np.isfinite(summary["test_nll"])
+    assert seen == [{"batch_size": 16, "seed": 0, "sampling": "balanced"}]
+
+
 def test_steps_that_are_not_finite_stop_the_run_and_the_last_good_state_loads(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 ):
@@ -300,6 +318,12 @@ def refused(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
         (("--dataset=cifar100", "--data_dir={tmp}/empty"), "{tmp}/empty"),
         (("--dataset=folder:{tmp}/nowhere",), "{tmp}/nowhere"),
         (("--dataset=folder:{tmp}/empty",), "{tmp}/empty"),
+        (("--dataset=coloured_digits:red",), "coloured_digits:red: STRENGTH must be"),
+        (("--policy=lisa",), "--policy=lisa: looks at the group of a row, and --dataset=digits"),
+        (
+            ("--pairing=same_class_other_group",),
+            "--pairing=same_class_other_group: looks at the group of a row",
+        ),
         (("--batch_size=1600",), "--batch_size=1600"),
         (("--batch_size=12",), "--batch_size=12: must be a multiple of the 8 devices"),
         (("--eval_batch_size=12",), "--eval_batch_size=12: must be a multiple of the 8 devices"),

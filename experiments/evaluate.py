@@ -1,0 +1,143 @@
+"""Measures how robust a trained model is: `python -m experiments.evaluate --workdir=RUN`.
+
+Writes RUN/report.json and RUN/report.html. The same command again goes on where it was interrupted;
+`--parts` chooses what is measured, and what was measured before stays in the report.
+
+Exit codes: 0 everything asked for was measured or does not apply; 1 a part failed, the report says
+which and why; 2 the command, the data or the run directory is not right; 130 interrupted.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from experiments import flagfields, loading, records, trained
+from experiments.data import Data, DataError
+from experiments.evaluation import runner
+from experiments.evaluation.plan import Plan
+from experiments.evaluation.subject import Subject
+from experiments.flagfields import flag
+from experiments.flagfiles import ConfigError
+from experiments.reporting import comparison
+from experiments.trained import Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Command(Plan):
+    """A plan for a run directory.
+
+    Raises:
+      ConfigError: a value out of range, or no run directory.
+    """
+
+    workdir: str = flag("", "directory of the run to evaluate")
+    weights: str = flag(
+        "final", "the final weights, or the best on validation", choices=trained.WEIGHTS
+    )
+    data_dir: str = flag("", "where TFDS keeps prepared data; without it that of the run")
+    download: bool = flag(False, "download and prepare data sets that are missing")
+
+    def __post_init__(self) -> None:
+        """Checks every flag."""
+        super().__post_init__()
+        if not self.workdir:
+            raise ConfigError("--workdir: must name the directory of a run; found none")
+
+
+def run(command: Command) -> dict[str, Any]:
+    """Evaluates a run and writes its report.
+
+    Args:
+      command: what to evaluate and how.
+
+    Returns:
+      The report.
+
+    Raises:
+      ConfigError: the run directory is not right.
+      DataError: the data is missing or damaged.
+    """
+    data = _data(command)
+    model = trained.load(command.workdir, weights=command.weights, data=data)
+    subject = Subject(model.apply_fn, model.params, command.batch_size)
+    about = _about(command, model)
+    records.print_table(
+        {
+            "run": command.workdir,
+            "model": f"{model.config.model}, step {model.step:,}, {model.weights} weights",
+            "data": f"{data.name}: {len(data.test):,} test rows",
+            "parts": ", ".join(command.listed("parts")),
+        },
+        title="evaluating",
+    )
+    options = {"data_dir": command.data_dir or model.config.data_dir, "download": command.download}
+    fields = (field.name for field in dataclasses.fields(Plan))
+    report = runner.evaluate(
+        subject,
+        data,
+        plan=Plan(**{name: getattr(command, name) for name in fields}),
+        output=command.workdir,
+        run=about,
+        load=runner.loader(data, options),
+    )
+    records.print_table(comparison.headline(report), title="robustness")
+    print(Path(command.workdir) / "report.html")
+    return report
+
+
+def _data(command: Command) -> Data:
+    config = trained.config_of(command.workdir)
+    return loading.load(
+        config.dataset,
+        data_dir=command.data_dir or config.data_dir,
+        validation_fraction=config.validation_fraction,
+        image_size=config.image_size,
+        download=command.download,
+    )
+
+
+def _about(command: Command, model: Trained) -> dict[str, Any]:
+    config = model.config
+    name = Path(command.workdir).resolve().name
+    return {
+        "name": name,
+        # Runs of one method differ in their seed alone, which is how their directories are named.
+        "method": name.removesuffix(f"-{config.seed}"),
+        "seed": config.seed,
+        "model": config.model,
+        "step": model.step,
+        "weights": model.weights,
+        "flags": dataclasses.asdict(config),
+    }
+
+
+def main(command: Command) -> None:
+    """Runs the program and turns its errors into one line and an exit code."""
+    try:
+        report = run(command)
+    except (ConfigError, DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    if any(part["status"] == "failed" for part in report["parts"].values()):
+        raise SystemExit(1)
+
+
+def _parse(argv: Sequence[str]) -> Command:
+    try:
+        quiet = [argv[0], "--verbosity=-1", *argv[1:]]
+        return flagfields.parse(Command, quiet, flags.FLAGS)[0]
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    flagfields.define(Command, flags.FLAGS)
+    app.run(main, flags_parser=_parse)

@@ -1,0 +1,247 @@
+"""Measures the parts of a report one after the other, and writes it after each."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import loading, records
+from experiments.data import Data
+from experiments.evaluation import (
+    attacked,
+    clean,
+    corrupted,
+    equivariance,
+    factor_probes,
+    outliers,
+    pictures,
+    projection,
+    subgroups,
+)
+from experiments.evaluation.context import Context, Skipped
+from experiments.evaluation.plan import PARTS, Plan
+from experiments.evaluation.store import Store
+from experiments.evaluation.subject import Subject
+from experiments.reporting import report_page
+
+SCHEMA = 1
+_MEASURES: dict[str, Callable[[Context], dict[str, Any]]] = {
+    "clean": clean.measure,
+    "corruptions": corrupted.measure,
+    "ood": outliers.measure,
+    "attacks": attacked.measure,
+    "equivariance": equivariance.measure,
+    "probes": factor_probes.measure,
+    "groups": subgroups.measure,
+    "projection": projection.measure,
+    "pictures": pictures.measure,
+}
+
+
+def evaluate(
+    subject: Subject,
+    data: Data,
+    *,
+    plan: Plan | None = None,
+    output: str | Path | None = None,
+    run: Mapping[str, Any] | None = None,
+    load: Callable[[str], Data] | None = None,
+) -> dict[str, Any]:
+    """Measures how robust a model is: any apply function with weights, on any data set in memory.
+
+    Parts that fail are reported as failed and the rest still comes out. With an output directory
+    the report is written after every part, and an interrupted evaluation goes on where it stopped.
+    Parts that an earlier evaluation of the same weights measured stay in the report.
+
+    Args:
+      subject: the model.
+      data: what it was trained on, and the test rows that figures are of.
+      plan: what is measured; None is everything, with the defaults of `experiments.evaluate`.
+      output: directory for report.json, report.html and evaluation/; None writes nothing.
+      run: what the report says about the model, such as `name`, `method`, `seed` and `flags`.
+      load: `load(name) -> Data`, reads other data sets; None reads those that need no directory.
+
+    Returns:
+      The report, as report.json holds it.
+
+    Raises:
+      OSError: the report cannot be written.
+      KeyboardInterrupt: interrupted; what was measured is on disk.
+
+    Example:
+      >>> import io, jax.numpy as jnp, semjax
+      >>> def apply_fn(params, images, rng):
+      ...     flat = images.reshape(len(images), -1)
+      ...     return semjax.Outputs(logits=flat @ params, representation=flat)
+      >>> data = loading.load("digits")
+      >>> subject = Subject(apply_fn, jnp.zeros((64, 10)))
+      >>> report = evaluate(subject, data, plan=Plan(parts="clean"))
+      >>> report["parts"]["clean"]["result"]["count"]
+      360
+    """
+    plan = plan or Plan()
+    folder = None if output is None else Path(output)
+    about = _about(subject, data, run or {})
+    earlier = _earlier(folder, about["weights_id"])
+    if folder is not None:
+        (folder / "evaluation").mkdir(parents=True, exist_ok=True)
+    store = Store(folder and folder / "evaluation", _fingerprint(about, plan))
+    own = about["flags"].get("policy")
+    context = Context(subject, data, plan, store, load or _loader(data, {}), own)
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": about,
+        "options": dataclasses.asdict(plan),
+        "parts": {name: earlier[name] for name in PARTS if name in earlier},
+    }
+    for name in plan.listed("parts"):
+        report["parts"][name] = _part(context, name)
+        report["parts"] = {part: report["parts"][part] for part in PARTS if part in report["parts"]}
+        if folder is not None:
+            write(report, folder)
+    return _plain(report)
+
+
+def write(report: Mapping[str, Any], folder: Path) -> None:
+    """Writes report.json and report.html, each whole or not at all."""
+    plain = _plain(report)
+    records.write_atomically(folder / "report.json", json.dumps(plain, indent=1) + "\n")
+    records.write_atomically(folder / "report.html", report_page.render(plain))
+
+
+def loader(data: Data, options: Mapping[str, Any]) -> Callable[[str], Data]:
+    """`load(name)`: reads another data set as the model of `data` takes its images.
+
+    Args:
+      data: gives the size and the channels.
+      options: further arguments of `experiments.loading.load`.
+
+    Returns:
+      The function. Images that are not square, or of another number of channels than 1 or 3, are
+      a ValueError.
+    """
+    return _loader(data, options)
+
+
+def _loader(data: Data, options: Mapping[str, Any]) -> Callable[[str], Data]:
+    height, width, channels = data.test.image.shape[1:]
+
+    def load(name: str) -> Data:
+        if height != width:
+            raise ValueError(f"{name} cannot be brought to {height}x{width} pixels: not square")
+        found = loading.load(name, image_size=height, **options)
+        return dataclasses.replace(
+            found,
+            train=_with_channels(found.train, channels),
+            test=_with_channels(found.test, channels),
+        )
+
+    return load
+
+
+def _with_channels(split: Any, channels: int) -> Any:
+    image = split.image
+    if image.shape[-1] == channels:
+        return split
+    if image.shape[-1] == 1:
+        image = np.repeat(image, channels, axis=-1)
+    elif channels == 1:
+        # The luma of Rec. 601, as greyscale images are made elsewhere.
+        luma = image @ np.array([0.299, 0.587, 0.114], np.float32)
+        image = np.round(luma).astype(np.uint8)[..., None]
+    else:
+        raise ValueError(f"images of {image.shape[-1]} channels for a model that takes {channels}")
+    return dataclasses.replace(split, image=image)
+
+
+def _part(context: Context, name: str) -> dict[str, Any]:
+    context.say(f"== {name}")
+    started = time.monotonic()
+    entry: dict[str, Any]
+    try:
+        entry = {"status": "done", "result": _MEASURES[name](context)}
+    except Skipped as reason:
+        entry = {"status": "skipped", "reason": str(reason)}
+        context.say(f"{name} skipped: {reason}")
+    except Exception as error:
+        # Whatever goes wrong in one part must not take the others with it.
+        traceback.print_exc(file=sys.stderr)
+        entry = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        context.say(f"{name} failed: {error}")
+    return {**entry, "seconds": round(time.monotonic() - started, 3)}
+
+
+def _about(subject: Subject, data: Data, run: Mapping[str, Any]) -> dict[str, Any]:
+    leaves = jax.tree.leaves(subject.params)
+    about = {
+        "name": "model",
+        "method": "model",
+        "seed": 0,
+        "dataset": data.name,
+        "model": "apply_fn",
+        "parameters": int(sum(np.size(leaf) for leaf in leaves)),
+        "step": 0,
+        "weights": "final",
+        "flags": {},
+        "environment": records.environment(),
+        **run,
+    }
+    return {**about, "weights_id": _digest(leaves)}
+
+
+def _digest(leaves: list[Any]) -> str:
+    found = hashlib.sha256()
+    for leaf in leaves:
+        found.update(np.ascontiguousarray(jax.device_get(leaf)).tobytes())
+    return found.hexdigest()[:16]
+
+
+def _fingerprint(about: Mapping[str, Any], plan: Plan) -> str:
+    """What a remembered piece depends on: the weights, the code and every flag that matters."""
+    flags = {
+        field.name: getattr(plan, field.name)
+        for field in dataclasses.fields(plan)
+        if field.name not in ("parts", "corruptions", "severities", "epsilons")
+        and not field.metadata["keeps_result"]
+    }
+    about = {
+        "weights": about["weights_id"],
+        "dataset": about["dataset"],
+        "revision": about["environment"]["revision"],
+        "jax": about["environment"]["jax"],
+    }
+    return json.dumps({**about, **flags}, sort_keys=True)
+
+
+def _earlier(folder: Path | None, weights: str) -> dict[str, Any]:
+    """The parts of a report of the same weights that is there already."""
+    if folder is None:
+        return {}
+    try:
+        found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        same = found["schema"] == SCHEMA and found["run"]["weights_id"] == weights
+        return dict(found["parts"]) if same else {}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _plain(value: Any) -> Any:
+    """The same without NaN and infinities, which are no JSON."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

@@ -1,0 +1,1 @@
+"""From reports as JSON to pages for people: one run's, and several side by side."""

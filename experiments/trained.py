@@ -1,0 +1,241 @@
+"""A trained run as a value: its directory read back into an apply function with weights.
+
+>>> run = load("runs/digits-0")  # doctest: +SKIP
+>>> run.predict(images).argmax(1)  # doctest: +SKIP
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import semjax
+from experiments import config as config_lib
+from experiments import loading, models, sharding
+from experiments import program as program_lib
+from experiments.checkpoint import CheckpointError, Checkpoints
+from experiments.config import Config
+from experiments.data import Data
+from experiments.flagfiles import ConfigError
+from semjax import augment
+
+# Which weights of a run are read.
+WEIGHTS = ("final", "best")
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a model needs to know about its data, as the run directory keeps it in inputs.json.
+
+    Attributes:
+      num_classes: K.
+      image_shape: (H, W, C).
+      mean: C numbers, the mean of the training images in [0, 1].
+      std: C numbers, their standard deviation.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, data: Data) -> "Inputs":
+        """Those of a data set."""
+        mean, std = (tuple(map(float, values)) for values in (data.mean, data.std))
+        return cls(data.num_classes, tuple(data.train.image.shape[1:]), mean, std)
+
+    def to_json(self) -> str:
+        """The content of inputs.json; float32 numbers are kept exactly."""
+        return json.dumps(dataclasses.asdict(self)) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Inputs":
+        """Reads inputs.json; ConfigError where it is damaged."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            shape, mean, std = (tuple(found[name]) for name in ("image_shape", "mean", "std"))
+            return cls(int(found["num_classes"]), shape, mean, std)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is damaged: {error!r}") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A model with its weights, in evaluation mode.
+
+    Attributes:
+      config: what the run was.
+      inputs: its images and classes.
+      step: the step of the checkpoint.
+      weights: `final`, `ema` (the final moving average) or `best` (the best on validation).
+      params: the parameters, on all devices.
+      model_state: the BatchNorm statistics, or None.
+    """
+
+    config: Config
+    inputs: Inputs
+    step: int
+    weights: str
+    params: Any
+    model_state: Any
+
+    @functools.cached_property
+    def module(self) -> nn.Module:
+        """The Linen module."""
+        return models.create(
+            self.config.model, self.inputs.num_classes, compute_dtype=self.config.compute_dtype
+        )
+
+    def apply_fn(
+        self,
+        params: Any,
+        images: jax.Array,
+        rng: jax.Array | None = None,
+        hidden: semjax.outputs.Hidden | None = None,
+    ) -> semjax.Outputs:
+        """Runs the model in evaluation mode; it can be differentiated in params and images.
+
+        Args:
+          params: like `self.params`.
+          images: uint8, or floating in [0, 1], [B,H,W,C]; scaled here as in training.
+          rng: not used: nothing is random in evaluation mode.
+          hidden: a hook for the hidden layers, as `semjax.make_sem_loss` hands it in.
+
+        Returns:
+          Outputs with logits, the pooled representation and the last feature map.
+        """
+        images = augment.normalise(images, np.array(self.inputs.mean), np.array(self.inputs.std))
+        hook = semjax.interceptor(
+            hidden or (lambda layer, x: x), models.hidden_modules(self.config.model)
+        )
+        with nn.intercept_methods(hook):
+            features: Any = self.module.apply(
+                {"params": params, **(self.model_state or {})}, images, train=False
+            )
+        return semjax.Outputs(
+            logits=features.logits, representation=features.pooled, feature_map=features.spatial
+        )
+
+    def predict(self, images: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
+        """The probabilities of the classes.
+
+        Args:
+          images: uint8, or floating in [0, 1], [N,H,W,C].
+          batch_size: rows at a time; the last batch is padded, so that one program serves all.
+
+        Returns:
+          f32[N,K], rows that sum to 1.
+
+        Raises:
+          ValueError: images of another size than the model was trained on.
+        """
+        images = np.asarray(images)
+        if images.shape[1:] != tuple(self.inputs.image_shape):
+            raise ValueError(
+                f"images must be [N, {', '.join(map(str, self.inputs.image_shape))}]; "
+                f"found shape {images.shape}"
+            )
+        found = [np.zeros((0, self.inputs.num_classes), np.float32)]
+        for start in range(0, len(images), batch_size):
+            rows = images[start : start + batch_size]
+            padded = np.zeros((batch_size, *images.shape[1:]), images.dtype)
+            padded[: len(rows)] = rows
+            found.append(np.asarray(self._probabilities(self.params, padded))[: len(rows)])
+        return np.concatenate(found)
+
+    @functools.cached_property
+    def _probabilities(self) -> Any:
+        return jax.jit(
+            lambda params, images: jax.nn.softmax(
+                self.apply_fn(params, images).logits.astype(jnp.float32)
+            )
+        )
+
+
+def load(workdir: str | Path, *, weights: str = "final", data: Data | None = None) -> Trained:
+    """Reads a run directory, finished or not, without writing to it.
+
+    Args:
+      workdir: the directory of a run of `experiments.train`.
+      weights: `final`, those of the newest checkpoint, their moving average where the run keeps
+        one; or `best`, the best on validation.
+      data: the data set of the run, for a directory without inputs.json; None reads it from where
+        the run found it.
+
+    Returns:
+      A Trained.
+
+    Raises:
+      ConfigError: no run there, a damaged directory, or no such weights.
+
+    Example:
+      >>> load("/nowhere")
+      Traceback (most recent call last):
+      ...
+      experiments.flagfiles.ConfigError: --workdir=/nowhere: no run there: it has no config.flags
+    """
+    workdir = Path(workdir)
+    if weights not in WEIGHTS:
+        raise ConfigError(f"--weights={weights}: must be one of {', '.join(WEIGHTS)}")
+    config = config_of(workdir)
+    inputs = _inputs(workdir, config, data)
+    template = program_lib.state_template(
+        config, inputs.image_shape, inputs.num_classes, sharding.make_mesh()
+    )
+    try:
+        with Checkpoints(workdir, read_only=True) as checkpoints:
+            step = checkpoints.latest_step() if weights == "final" else checkpoints.best_step()
+            if step is None:
+                kind = "checkpoint" if weights == "final" else "checkpoint chosen on validation"
+                raise ConfigError(f"--workdir={workdir}: there is no {kind}")
+            state = checkpoints.restore(template, step=step)
+    except CheckpointError as error:
+        raise ConfigError(f"--workdir={workdir}: {error}") from error
+    averaged = state.ema_params is not None
+    return Trained(
+        config=config,
+        inputs=inputs,
+        step=step,
+        weights="ema" if averaged and weights == "final" else weights,
+        params=state.ema_params if averaged else state.params,
+        model_state=state.model_state,
+    )
+
+
+def config_of(workdir: str | Path) -> Config:
+    """Reads what a run was.
+
+    Args:
+      workdir: its directory.
+
+    Returns:
+      Its Config.
+
+    Raises:
+      ConfigError: no run there, or its config.flags is damaged.
+    """
+    path = Path(workdir) / "config.flags"
+    if not path.is_file():
+        raise ConfigError(f"--workdir={workdir}: no run there: it has no config.flags")
+    return config_lib.read(path)
+
+
+def _inputs(workdir: Path, config: Config, data: Data | None) -> Inputs:
+    path = workdir / "inputs.json"
+    if path.is_file():
+        return Inputs.read(path)
+    if data is None:
+        data = loading.load(
+            config.dataset,
+            data_dir=config.data_dir,
+            validation_fraction=config.validation_fraction,
+            image_size=config.image_size,
+        )
+    return Inputs.of(data)

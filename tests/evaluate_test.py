@@ -1,0 +1,102 @@
+"""The program: a run's own figures come out again, and a wrong command says what is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from experiments import evaluate, flagfields, train
+from experiments.config import Config
+from experiments.evaluate import Command
+from experiments.flagfiles import ConfigError
+
+# One policy, few rows, one corruption: what the parts measure stands in their own tests.
+QUICK = (
+    "--corruptions=contrast",
+    "--severities=5",
+    "--attack_rows=20",
+    "--attack_steps=1",
+    "--epsilons=8/255",
+    "--gap_policies=mixup",
+    "--gap_rows=64",
+    "--ood_sets=noise",
+    "--bank_rows=200",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    workdir = tmp_path_factory.mktemp("run") / "tiny-3"
+    config = Config(workdir=str(workdir), model="mlp", batch_size=32, steps=30, seed=3)
+    return workdir, train.run(config)
+
+
+def parse(*args: str) -> Command:
+    values = flags.FlagValues()
+    flagfields.define(Command, values)
+    return flagfields.parse(Command, ["evaluate", *args], values)[0]
+
+
+def test_every_part_comes_out_and_agrees_with_the_run(
+    finished: tuple[Path, dict], capsys: pytest.CaptureFixture[str]
+):
+    workdir, summary = finished
+    report = evaluate.run(parse(f"--workdir={workdir}", *QUICK))
+    status = {name: part["status"] for name, part in report["parts"].items()}
+    skipped = [name for name in status if status[name] == "skipped"]
+    assert skipped == ["probes", "groups"]  # digits are small, and have no groups
+    assert "failed" not in status.values(), report["parts"]
+    clean = report["parts"]["clean"]["result"]
+    for name in ("accuracy", "nll", "ece"):
+        assert clean[name] == pytest.approx(summary[f"test_{name}"], abs=1e-5)
+    run = report["run"]
+    assert (run["name"], run["method"], run["seed"], run["step"]) == ("tiny-3", "tiny", 3, 30)
+    assert run["flags"]["model"] == "mlp"
+    assert json.loads((workdir / "report.json").read_text()) == report
+    assert str(workdir / "report.html") in capsys.readouterr().out
+
+
+def test_the_program_ends_with_an_exit_code(finished: tuple[Path, dict]):
+    def code(*args: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "experiments.evaluate", *args]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stderr
+
+    assert code(f"--workdir={finished[0]}", "--parts=groups", "--ood_sets=nothing")[0] == 0
+    failed = code(f"--workdir={finished[0]}", "--parts=ood", "--ood_sets=nothing")
+    assert failed[0] == 1
+    assert "ood failed" in failed[1]
+    wrong = code(f"--workdir={finished[0]}", "--parts=all,x")
+    assert wrong[0] == 2
+    assert wrong[1].count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "--workdir: must name the directory of a run"),
+        (["--workdir=x", "--parts=y"], "--parts=y: no 'y'"),
+        (["--workdir=x", "--weights=y"], "weights"),
+        (["--workdir=x", "y"], "arguments left over: y"),
+        (["--workdir=x", "--limt=3"], "limt"),
+    ],
+)
+def test_a_wrong_command_is_named(args: list[str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        parse(*args)
+
+
+def test_a_directory_that_is_no_run_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no run there"):
+        evaluate.run(parse(f"--workdir={tmp_path}"))
+
+
+def test_an_unknown_archive_fails_its_part_alone(finished: tuple[Path, dict]):
+    args = ("--parts=corruptions,groups", "--official=/nowhere")
+    report = evaluate.run(parse(f"--workdir={finished[0]}", *args))
+    assert report["parts"]["corruptions"]["status"] == "failed"
+    assert "--official=/nowhere: cannot read labels.npy" in report["parts"]["corruptions"]["reason"]
+    assert report["parts"]["groups"]["status"] == "skipped"
