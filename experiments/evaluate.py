@@ -8,6 +8,7 @@ which and why; 2 the command, the data or the run directory is not right; 130 in
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,6 @@ def run(command: Command) -> dict[str, Any]:
         },
         title="evaluating",
     )
-    options = {"data_dir": command.data_dir or model.config.data_dir, "download": command.download}
     fields = (field.name for field in dataclasses.fields(Plan))
     report = runner.evaluate(
         subject,
@@ -82,7 +82,12 @@ def run(command: Command) -> dict[str, Any]:
         plan=Plan(**{name: getattr(command, name) for name in fields}),
         output=command.workdir,
         run=about,
-        load=runner.loader(data, options),
+        load=functools.partial(
+            loading.load_like,
+            data,
+            data_dir=command.data_dir or model.config.data_dir,
+            download=command.download,
+        ),
     )
     records.print_table(comparison.headline(report), title="robustness")
     print(Path(command.workdir) / "report.html")

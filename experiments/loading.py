@@ -6,6 +6,7 @@ defines, prepares and describes all that is neither embedded nor a folder; its a
 are read without TensorFlow.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -93,6 +94,51 @@ def load(
         num_groups=int(max(groups)) + 1 if groups else None,
         attribute=_ATTRIBUTES.get(name.partition(":")[0], "group"),
     )
+
+
+def load_like(data: Data, name: str, *, data_dir: str = "", download: bool = False) -> Data:
+    """Reads a data set in the size and with the channels of another one's images.
+
+    So that a model trained on one can be shown the other. One channel is repeated; of three the
+    luma is taken.
+
+    Args:
+      data: the one whose images are to be matched.
+      name: as in `load`.
+      data_dir: as in `load`.
+      download: as in `load`.
+
+    Returns:
+      The data set.
+
+    Raises:
+      DataError: as in `load`, or images that cannot be brought to that size or those channels.
+
+    Example:
+      >>> load_like(load("coloured_digits"), "digits").test.image.shape
+      (360, 16, 16, 3)
+    """
+    height, width, channels = data.test.image.shape[1:]
+    if height != width:
+        raise DataError(f"{name} cannot be brought to {height}x{width} pixels: not square")
+    found = load(name, data_dir=data_dir, image_size=height, download=download)
+    train, test = (_with_channels(name, split, channels) for split in (found.train, found.test))
+    return dataclasses.replace(found, train=train, test=test)
+
+
+def _with_channels(name: str, split: Split, channels: int) -> Split:
+    image = split.image
+    if image.shape[-1] == channels:
+        return split
+    if image.shape[-1] == 1:
+        image = np.repeat(image, channels, axis=-1)
+    elif image.shape[-1] == 3 and channels == 1:
+        # The luma of Rec. 601, as greyscale images are made elsewhere.
+        luma = image @ np.array([0.299, 0.587, 0.114], np.float32)
+        image = np.round(luma).astype(np.uint8)[..., None]
+    else:
+        raise DataError(f"{name} has images of {image.shape[-1]} channels, not {channels}")
+    return dataclasses.replace(split, image=image)
 
 
 def _read(

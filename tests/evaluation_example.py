@@ -13,7 +13,6 @@ from experiments import loading
 from experiments.data import Data, Split
 from experiments.evaluation.context import Context
 from experiments.evaluation.plan import Plan
-from experiments.evaluation.runner import loader
 from experiments.evaluation.store import Store
 from experiments.evaluation.subject import Subject
 
@@ -61,7 +60,7 @@ def context(
         data,
         Plan(**plan),
         store or Store(None, ""),
-        loader(data, {}),
+        functools.partial(loading.load_like, data),
         own_policy,
         io.StringIO(),
     )

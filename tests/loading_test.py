@@ -1,5 +1,7 @@
 """Laws of experiments.loading: the digits, hold-outs and options."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,18 @@ def test_renderings_of_one_digit_are_held_out_together():
     np.testing.assert_array_equal(held.image, whole.image[rows])
     for name, values in whole.factors.items():
         np.testing.assert_array_equal(held.factors[name], values[rows])
+
+
+def test_other_data_comes_in_the_size_and_channels_of_the_models():
+    digits = loading.load("digits")
+    assert loading.load_like(digits, "coloured_digits").test.image.shape[1:] == (8, 8, 1)
+    colour = loading.load_like(loading.load("coloured_digits", image_size=8), "digits")
+    np.testing.assert_array_equal(colour.test.image, np.repeat(digits.test.image, 3, axis=-1))
+    # Grey stays what it was when it comes back as one channel.
+    back = loading._with_channels("x", colour.test, 1)
+    np.testing.assert_array_equal(back.image, digits.test.image)
+    with pytest.raises(data.DataError, match="x has images of 3 channels, not 4"):
+        loading._with_channels("x", colour.test, 4)
+    tall = dataclasses.replace(digits.test, image=digits.test.image[:, :4])
+    with pytest.raises(data.DataError, match="cannot be brought to 4x8 pixels"):
+        loading.load_like(dataclasses.replace(digits, test=tall), "digits")

@@ -1,12 +1,10 @@
 """The report as a whole: a part that fails takes no other with it, and nothing measured is lost."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import evaluation_example as example
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from experiments.evaluation import runner
@@ -98,17 +96,3 @@ def test_pieces_of_other_weights_or_options_are_not_used(tmp_path: Path):
 def test_numbers_that_are_none_are_null():
     value = {"a": [float("nan"), 1.0], "b": {"c": float("inf")}, "d": (2, "x", None, True)}
     assert runner._plain(value) == {"a": [None, 1.0], "b": {"c": None}, "d": [2, "x", None, True]}
-
-
-def test_other_data_comes_in_the_size_and_channels_of_the_model():
-    data = example.digits()
-    assert runner.loader(data, {})("coloured_digits").test.image.shape[1:] == (8, 8, 1)
-    split = example.first(data.test, 2)
-    colour = runner._with_channels(split, 3)
-    np.testing.assert_array_equal(colour.image, np.repeat(split.image, 3, axis=-1))
-    np.testing.assert_array_equal(runner._with_channels(colour, 1).image, split.image)
-    with pytest.raises(ValueError, match="images of 3 channels for a model that takes 4"):
-        runner._with_channels(colour, 4)
-    tall = dataclasses.replace(data, test=split.__class__(split.image[:, :4], split.label))
-    with pytest.raises(ValueError, match="cannot be brought to 4x8 pixels"):
-        runner.loader(tall, {})("digits")

@@ -1,6 +1,7 @@
 """Measures the parts of a report one after the other, and writes it after each."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -96,7 +97,9 @@ def evaluate(
         (folder / "evaluation").mkdir(parents=True, exist_ok=True)
     store = Store(folder and folder / "evaluation", _fingerprint(about, plan))
     own = about["flags"].get("policy")
-    context = Context(subject, data, plan, store, load or _loader(data, {}), own)
+    context = Context(
+        subject, data, plan, store, load or functools.partial(loading.load_like, data), own
+    )
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "run": about,
@@ -116,51 +119,6 @@ def write(report: Mapping[str, Any], folder: Path) -> None:
     plain = _plain(report)
     records.write_atomically(folder / "report.json", json.dumps(plain, indent=1) + "\n")
     records.write_atomically(folder / "report.html", report_page.render(plain))
-
-
-def loader(data: Data, options: Mapping[str, Any]) -> Callable[[str], Data]:
-    """`load(name)`: reads another data set as the model of `data` takes its images.
-
-    Args:
-      data: gives the size and the channels.
-      options: further arguments of `experiments.loading.load`.
-
-    Returns:
-      The function. Images that are not square, or of another number of channels than 1 or 3, are
-      a ValueError.
-    """
-    return _loader(data, options)
-
-
-def _loader(data: Data, options: Mapping[str, Any]) -> Callable[[str], Data]:
-    height, width, channels = data.test.image.shape[1:]
-
-    def load(name: str) -> Data:
-        if height != width:
-            raise ValueError(f"{name} cannot be brought to {height}x{width} pixels: not square")
-        found = loading.load(name, image_size=height, **options)
-        return dataclasses.replace(
-            found,
-            train=_with_channels(found.train, channels),
-            test=_with_channels(found.test, channels),
-        )
-
-    return load
-
-
-def _with_channels(split: Any, channels: int) -> Any:
-    image = split.image
-    if image.shape[-1] == channels:
-        return split
-    if image.shape[-1] == 1:
-        image = np.repeat(image, channels, axis=-1)
-    elif channels == 1:
-        # The luma of Rec. 601, as greyscale images are made elsewhere.
-        luma = image @ np.array([0.299, 0.587, 0.114], np.float32)
-        image = np.round(luma).astype(np.uint8)[..., None]
-    else:
-        raise ValueError(f"images of {image.shape[-1]} channels for a model that takes {channels}")
-    return dataclasses.replace(split, image=image)
 
 
 def _part(context: Context, name: str) -> dict[str, Any]:
