@@ -59,19 +59,25 @@ def test_every_part_comes_out_and_agrees_with_the_run(
     assert str(workdir / "report.html") in capsys.readouterr().out
 
 
-def test_the_program_ends_with_an_exit_code(finished: tuple[Path, dict]):
-    def code(*args: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "experiments.evaluate", *args]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        return done.returncode, done.stderr
+def test_the_program_ends_with_an_exit_code(
+    finished: tuple[Path, dict], capsys: pytest.CaptureFixture[str]
+):
+    evaluate.main(parse(f"--workdir={finished[0]}", "--parts=groups"))  # skipped is no failure
+    with pytest.raises(SystemExit) as failed:
+        evaluate.main(parse(f"--workdir={finished[0]}", "--parts=ood", "--ood_sets=nothing"))
+    assert failed.value.code == 1
+    assert "ood failed" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as wrong:
+        evaluate.main(parse("--workdir=/nowhere"))
+    assert wrong.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
-    assert code(f"--workdir={finished[0]}", "--parts=groups", "--ood_sets=nothing")[0] == 0
-    failed = code(f"--workdir={finished[0]}", "--parts=ood", "--ood_sets=nothing")
-    assert failed[0] == 1
-    assert "ood failed" in failed[1]
-    wrong = code(f"--workdir={finished[0]}", "--parts=all,x")
-    assert wrong[0] == 2
-    assert wrong[1].count("\n") == 1
+
+def test_the_program_itself_refuses_a_wrong_command_in_one_line():
+    command = [sys.executable, "-m", "experiments.evaluate", "--workdir=x", "--parts=all,x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

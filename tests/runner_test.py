@@ -70,6 +70,7 @@ def test_an_interruption_leaves_what_was_measured(tmp_path: Path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         evaluate(tmp_path, "clean,groups")
     assert list(json.loads((tmp_path / "report.json").read_text())["parts"]) == ["clean"]
+    assert "not measured" in (tmp_path / "report.html").read_text()
 
 
 def test_a_damaged_report_is_made_anew(tmp_path: Path):

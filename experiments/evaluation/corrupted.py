@@ -25,7 +25,7 @@ def measure(context: Context) -> dict[str, Any]:
     plan = context.plan
     names = plan.listed("corruptions")
     severities = tuple(int(severity) for severity in plan.listed("severities"))
-    read = _archive(context) if plan.official else None
+    read, count = _archive(context) if plan.official else (None, len(context.test))
     keys = [f"{name} {severity}" for name in names for severity in severities]
     pieces = context.pieces("corruptions", keys)
     found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in names}
@@ -55,7 +55,7 @@ def measure(context: Context) -> dict[str, Any]:
     ]
     return {
         "source": _source(context),
-        "count": len(context.test),
+        "count": count,
         "benchmark": benchmark,
         "held_out": held_out,
         "severities": list(severities),
@@ -115,8 +115,11 @@ def _source(context: Context) -> str:
     return f"CIFAR-C-style, made by semjax ({constants} constants)"
 
 
-def _archive(context: Context) -> Callable[[str, int], tuple[np.ndarray, np.ndarray]]:
-    """`read(name, severity)`: rows and labels of an official archive, in its own order."""
+def _archive(context: Context) -> tuple[Callable[[str, int], tuple[np.ndarray, np.ndarray]], int]:
+    """`read(name, severity)`, rows and labels of an official archive; and how many rows it gives.
+
+    They are in the order of the archive, with its labels: that of the data set may be another one.
+    """
     folder = Path(context.plan.official).expanduser()
     shown = f"--official={context.plan.official}"
     labels = _array(folder / "labels.npy", shown)
@@ -141,7 +144,7 @@ def _archive(context: Context) -> Callable[[str, int], tuple[np.ndarray, np.ndar
         rows = slice(first, first + used)
         return np.asarray(images[rows]), labels[rows].astype(np.int32)
 
-    return read
+    return read, used
 
 
 def _array(path: Path, shown: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Measures the parts of a report one after the other, and writes it after each."""
+"""Measures the parts of a report one after the other, and writes down each as it is done."""
 
 import dataclasses
 import functools
@@ -60,7 +60,8 @@ def evaluate(
     """Measures how robust a model is: any apply function with weights, on any data set in memory.
 
     Parts that fail are reported as failed and the rest still comes out. With an output directory
-    the report is written after every part, and an interrupted evaluation goes on where it stopped.
+    report.json is written after every part and report.html at the end, or when interrupted; the
+    same call again goes on where it stopped.
     Parts that an earlier evaluation of the same weights measured stay in the report.
 
     Args:
@@ -106,19 +107,18 @@ def evaluate(
         "options": dataclasses.asdict(plan),
         "parts": {name: earlier[name] for name in PARTS if name in earlier},
     }
-    for name in plan.listed("parts"):
-        report["parts"][name] = _part(context, name)
-        report["parts"] = {part: report["parts"][part] for part in PARTS if part in report["parts"]}
+    try:
+        for name in plan.listed("parts"):
+            found = {**report["parts"], name: _part(context, name)}
+            report["parts"] = {part: found[part] for part in PARTS if part in found}
+            if folder is not None:
+                text = json.dumps(_plain(report), indent=1) + "\n"
+                records.write_atomically(folder / "report.json", text)
+    finally:
+        # Drawn once, interrupted or not: figures take longer than the quick parts.
         if folder is not None:
-            write(report, folder)
+            records.write_atomically(folder / "report.html", report_page.render(_plain(report)))
     return _plain(report)
-
-
-def write(report: Mapping[str, Any], folder: Path) -> None:
-    """Writes report.json and report.html, each whole or not at all."""
-    plain = _plain(report)
-    records.write_atomically(folder / "report.json", json.dumps(plain, indent=1) + "\n")
-    records.write_atomically(folder / "report.html", report_page.render(plain))
 
 
 def _part(context: Context, name: str) -> dict[str, Any]:
