@@ -84,6 +84,15 @@ def test_parts_that_are_missing_in_one_run_are_named(pair):
     ]
 
 
+def test_what_applies_to_no_run_is_no_difference_and_what_failed_in_all_is_named():
+    skipped = [example(method, skipped=("groups",)) for method in ("erm", "mixup")]
+    assert comparability.warnings_of(skipped, "erm") == []
+    one = [skipped[0], example("mixup")]
+    assert "groups of erm-0 skipped" in comparability.warnings_of(one, "erm")[0]
+    failed = [example(method, failed=("ood",)) for method in ("erm", "mixup")]
+    assert len(comparability.warnings_of(failed, "erm")) == 2
+
+
 def test_policies_that_all_runs_measured_are_shared(pair):
     other = copy.deepcopy(pair[1])
     policies = result(other, "equivariance")["policies"]

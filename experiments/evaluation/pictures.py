@@ -97,8 +97,8 @@ def _png(rows: list[np.ndarray]) -> str:
     strips = []
     for row in rows:
         images = np.repeat(row, 3, axis=-1) if row.shape[-1] == 1 else row[..., :3]
-        images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
         images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+        images = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=255)
         strips.append(np.concatenate(list(images), axis=1))
     buffer = io.BytesIO()
     PIL.Image.fromarray(np.concatenate(strips, axis=0)).save(buffer, "PNG", optimize=True)

@@ -157,6 +157,9 @@ def warnings_of(reports: Sequence[Report], baseline: str) -> list[str]:
         texts += [
             f"{part} of {run['run']['name']} {status(run, part)}"
             for part in dict.fromkeys(part for run in runs for part in run["parts"])
+            # What applies to no run, for one and the same reason, makes no difference between them.
+            if len({status(run, part) for run in runs}) > 1
+            or str(status(runs[0], part)).startswith("failed")
             for run in runs
             if status(run, part) is not None
         ]
