@@ -58,7 +58,7 @@ def test_one_seed_is_shown_without_deviation_and_without_interval(without_curves
     text = comparison_page.render_comparison(runs_of((0,)))
     accuracy = METRICS[0].show(headline(example("erm"))["accuracy"])
     assert cells(section(text, "headline-0"))[1][2] == f"{accuracy} (1)"
-    assert section(text, "differences-0").count("(one seed: no interval)") == len(METRICS)
+    assert section(text, "differences-0").count("(one seed)") == len(METRICS)
     assert "[" not in section(text, "differences-0")
 
 

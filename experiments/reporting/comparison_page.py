@@ -117,7 +117,8 @@ def _differences(entry: Mapping[str, Any], baseline: str) -> Markup:
         tag(
             "p",
             f"Method minus {baseline}, mean over the seeds that both have, with the "
-            f"{100 * CONFIDENCE:.0f} % t interval of the paired differences (number of pairs). "
+            f"{100 * CONFIDENCE:.0f} % t interval of the paired differences (number of pairs; one seed "
+            "gives no interval). "
             "“better” and “worse” mark intervals that exclude 0. They are not corrected for the "
             "number of measures: of 20 that change nothing, one is marked on average.",
         ),
@@ -129,7 +130,7 @@ def _difference(metric: Metric, found: Mapping[str, Any]) -> Markup:
         return tag("td", "no common seed", class_="absent")
     shown = metric.show(found["difference"], sign=True)
     if found["n"] == 1:
-        return tag("td", f"{shown} (one seed: no interval)", class_="n")
+        return tag("td", f"{shown} (one seed)", class_="n")
     interval = f"[{metric.show(found['low'], sign=True)}, {metric.show(found['high'], sign=True)}]"
     verdict = found["verdict"]
     text = f"{shown} {interval} ({found['n']})"
