@@ -118,8 +118,9 @@ def _differences(entry: Mapping[str, Any], baseline: str) -> Markup:
             "p",
             f"Method minus {baseline}, mean over the seeds that both have, with the "
             f"{100 * CONFIDENCE:.0f} % t interval of the paired differences (number of pairs; "
-            "one seed gives no interval). “better” and “worse” mark intervals that exclude 0. They are not corrected for the "
-            "number of measures: of 20 that change nothing, one is marked on average.",
+            "one seed gives no interval). “better” and “worse” mark intervals that exclude 0. They "
+            "are not corrected for the number of measures: of 20 that change nothing, one is "
+            "marked on average.",
         ),
     )
 
