@@ -127,7 +127,7 @@ def _differences(entry: Mapping[str, Any], baseline: str) -> Markup:
 
 def _difference(metric: Metric, found: Mapping[str, Any]) -> Markup:
     if found["n"] == 0:
-        return tag("td", "no common seed", class_="absent")
+        return tag("td", "not measured", class_="absent")
     shown = metric.show(found["difference"], sign=True)
     if found["n"] == 1:
         return tag("td", f"{shown} (one seed)", class_="n")
