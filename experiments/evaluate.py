@@ -1,7 +1,7 @@
 """Measures how robust a trained model is: `python -m experiments.evaluate --workdir=RUN`.
 
 Writes RUN/report.json and RUN/report.html. The same command again goes on where it was interrupted;
-`--parts` chooses what is measured, and what was measured before stays in the report.
+`--parts` chooses what is measured, and what was measured before with the same options stays.
 
 Exit codes: 0 everything asked for was measured or does not apply; 1 a part failed, the report says
 which and why; 2 the command, the data or the run directory is not right; 130 interrupted.
@@ -130,7 +130,8 @@ def main(command: Command) -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    if any(part["status"] == "failed" for part in report["parts"].values()):
+    asked = (report["parts"][name] for name in command.listed("parts"))
+    if any(part["status"] == "failed" for part in asked):
         raise SystemExit(1)
 
 

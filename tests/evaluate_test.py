@@ -66,6 +66,8 @@ def test_the_program_ends_with_an_exit_code(
     with pytest.raises(SystemExit) as failed:
         evaluate.main(parse(f"--workdir={finished[0]}", "--parts=ood", "--ood_sets=nothing"))
     assert failed.value.code == 1
+    # What failed before and was not asked for again does not fail this command.
+    evaluate.main(parse(f"--workdir={finished[0]}", "--parts=groups", "--ood_sets=nothing"))
     assert "ood failed" in capsys.readouterr().err
     with pytest.raises(SystemExit) as wrong:
         evaluate.main(parse("--workdir=/nowhere"))

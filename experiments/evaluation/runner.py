@@ -62,7 +62,8 @@ def evaluate(
     Parts that fail are reported as failed and the rest still comes out. With an output directory
     report.json is written after every part and report.html at the end, or when interrupted; the
     same call again goes on where it stopped.
-    Parts that an earlier evaluation of the same weights measured stay in the report.
+    Parts that an earlier evaluation of the same weights measured with the same options stay in the
+    report.
 
     Args:
       subject: the model.
@@ -93,7 +94,7 @@ def evaluate(
     plan = plan or Plan()
     folder = None if output is None else Path(output)
     about = _about(subject, data, run or {})
-    earlier = _earlier(folder, about["weights_id"])
+    earlier = _earlier(folder, about, plan)
     if folder is not None:
         (folder / "evaluation").mkdir(parents=True, exist_ok=True)
     store = Store(folder and folder / "evaluation", _fingerprint(about, plan))
@@ -171,26 +172,40 @@ def _fingerprint(about: Mapping[str, Any], plan: Plan) -> str:
         if field.name not in ("parts", "corruptions", "severities", "epsilons")
         and not field.metadata["keeps_result"]
     }
-    about = {
-        "weights": about["weights_id"],
-        "dataset": about["dataset"],
-        "revision": about["environment"]["revision"],
-        "jax": about["environment"]["jax"],
+    return json.dumps({**_identity(about), **flags}, sort_keys=True)
+
+
+def _identity(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured, and by which code."""
+    environment = about["environment"]
+    return {
+        # The step tells apart what the parameters do not hold: the BatchNorm statistics.
+        **{name: about[name] for name in ("weights_id", "step", "model", "dataset")},
+        **{name: environment[name] for name in ("revision", "jax")},
     }
-    return json.dumps({**about, **flags}, sort_keys=True)
 
 
-def _earlier(folder: Path | None, weights: str) -> dict[str, Any]:
-    """The parts of a report of the same weights that is there already."""
+def _earlier(folder: Path | None, about: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """The parts of the report that is there, if it says of itself what the new one will say.
+
+    A page states one set of options, so a part measured with others must not stand on it.
+    """
     if folder is None:
         return {}
+
+    def matter(options: Mapping[str, Any]) -> dict[str, Any]:
+        fields = [f for f in dataclasses.fields(plan) if not f.metadata["keeps_result"]]
+        return {f.name: options[f.name] for f in fields if f.name != "parts"}
+
     try:
         found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        same = found["schema"] == SCHEMA and found["run"]["weights_id"] == weights
+        same = (
+            found["schema"] == SCHEMA
+            and _identity(found["run"]) == _identity(about)
+            and matter(found["options"]) == matter(dataclasses.asdict(plan))
+        )
         return dict(found["parts"]) if same else {}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
