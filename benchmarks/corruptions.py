@@ -28,6 +28,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from experiments import loading
+from semjax import cpu
 from semjax.corruptions import CORRUPTIONS, corrupt
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -264,4 +265,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cpu.set_flags()
     main()

@@ -27,6 +27,7 @@ import semjax
 from experiments import models, policies, program, sharding
 from experiments.config import Config
 from experiments.data import Data, Split
+from semjax import cpu
 from semjax.hidden import input_mix
 
 NAMES = tuple(policies.POLICIES)
@@ -198,4 +199,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cpu.set_flags()
     main()

@@ -2,7 +2,8 @@
 
 Orbax writes the files. This module adds what a run that will be killed needs: one writer at a time,
 the best checkpoint kept beside the latest, one readable error in place of a flood, and a checksum
-for every array, because Orbax restores flipped bytes and casts other dtypes without a word.
+for every array, because Orbax restores flipped bytes and casts other dtypes without a word. Orbax
+is imported where it is used, so that no first step waits for it.
 """
 
 import contextlib
@@ -21,8 +22,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 __all__ = ["BEST_METRIC", "CheckpointError", "Checkpoints"]
 
@@ -73,22 +72,24 @@ class Checkpoints:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory = Path(workdir).absolute() / "checkpoints"
-        self._read_only = read_only
+        self._keep, self._read_only = keep, read_only
+        self._manager: Any = None
         _drop_echoes()
         with contextlib.ExitStack() as resources:
             if not read_only:
                 resources.callback(os.close, _lock(self._directory.parent))
-            self._manager = _open_manager(self._directory, keep=keep, read_only=read_only)
-            resources.callback(self._manager.close)
+            # A new run takes its first steps before it loads Orbax.
+            if read_only or self._directory.exists():
+                resources.callback(self._open().close)
             self._resources = resources.pop_all()  # theirs till close, unless one of them failed
 
     def latest_step(self) -> int | None:
         """Returns the last step saved, or None; a save under way counts."""
-        return self._manager.latest_step()
+        return self._manager and self._manager.latest_step()
 
     def best_step(self) -> int | None:
         """Returns the step with the highest finite `validation_accuracy`, or None."""
-        return self._manager.best_step()
+        return self._manager and self._manager.best_step()
 
     def save(self, step: int, state: Any, *, metrics: Mapping[str, float] | None = None) -> None:
         """Copies the state and returns; the files are written in the background.
@@ -110,6 +111,10 @@ class Checkpoints:
         if self._read_only:
             raise CheckpointError(f"{self._directory} was opened read-only: step {step} not saved")
         _require_arrays(state)
+        if self._manager is None:
+            self._resources.callback(self._open().close)
+        import orbax.checkpoint as ocp
+
         args = {
             _STATE: ocp.args.StandardSave(state),
             _CHECKSUMS: ocp.args.JsonSave(_checksums(_leaves(state))),
@@ -140,6 +145,8 @@ class Checkpoints:
                 than the template (nothing is ever cast), or if its files are damaged.
             ValueError: If a leaf of the template has no sharding.
         """
+        import orbax.checkpoint as ocp
+
         self.wait()
         step = self._find(step)
         _require_shardings(template)
@@ -159,8 +166,9 @@ class Checkpoints:
         Raises:
             CheckpointError: If one of them failed.
         """
-        with self._writing():
-            self._manager.wait_until_finished()
+        if self._manager is not None:
+            with self._writing():
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the saves, then lets the directory go.
@@ -179,8 +187,12 @@ class Checkpoints:
         """Closes."""
         self.close()
 
+    def _open(self) -> Any:
+        self._manager = _open_manager(self._directory, keep=self._keep, read_only=self._read_only)
+        return self._manager
+
     def _find(self, step: int | None) -> int:
-        steps = sorted(self._manager.all_steps())
+        steps = sorted(self._manager.all_steps()) if self._manager else []
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {self._directory}")
         step = steps[-1] if step is None else step
@@ -250,6 +262,9 @@ def _lock(workdir: Path) -> int:
 def _open_manager(directory: Path, *, keep: int, read_only: bool) -> Any:
     if not directory.is_dir() and (read_only or directory.exists()):
         raise CheckpointError(f"there is no directory {directory}: is it the directory of a run?")
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
     best = BestN(get_metric_fn=_quality, n=1, keep_checkpoints_without_metrics=False)
     # Orbax's own read_only warns at every opening; a manager that neither saves nor cleans
     # changes nothing either.

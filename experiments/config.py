@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from absl import flags
 
 import semjax
-from experiments import flagfields, models, policies
+from experiments import compile_cache, decoded, flagfields, models, policies
 from experiments.data import SAMPLINGS
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
+from experiments.layers import convolution
 from semjax import losses, options
 
 
@@ -50,6 +51,7 @@ class Config:
     download: bool = flag(
         False, "download and prepare the data set when it is missing", keeps_result=True
     )
+    data_cache: str = flag("auto", decoded.HELP, keeps_result=True)
     image_size: int = flag(0, "side to which images are resized; 0 keeps theirs", at_least=0)
     sampling: str = flag(
         "uniform",
@@ -70,6 +72,18 @@ class Config:
         "float32",
         "what the model computes in; parameters and reductions are float32",
         choices=("float32", "bfloat16"),
+    )
+    convolutions: str = flag(
+        "auto",
+        "what computes convolutions: on one CPU device oneDNN where it is installed, else XLA, by "
+        "phases where strided (auto), or one of these; the same values to rounding",
+        choices=("auto", *convolution.LOWERINGS),
+        keeps_result=True,
+    )
+    remat: bool = flag(
+        False,
+        "compute the inside of residual blocks again in the backward pass instead of keeping it: "
+        "less memory, more time",
     )
 
     # The method.
@@ -118,6 +132,19 @@ class Config:
     sem_ramp_steps: int = flag(
         0, "steps over which sem_weight rises linearly from 0; 0: constant", at_least=0
     )
+    sem_every: int = flag(
+        1,
+        "k: the gap is part of every k-th step only, from the first on; sem_weight is not scaled "
+        "up for it, so that on the whole the gap counts 1 / k as much",
+        at_least=1,
+    )
+    sem_fraction: float = flag(
+        1.0,
+        "1 / k, the share of the rows whose clean representation is forwarded and whose gap is "
+        "measured; k must divide --pairing_groups",
+        above=0,
+        at_most=1,
+    )
     distance: str = flag("mse", "distance of the gap", choices=losses.DISTANCES)
     representation: str = flag(
         "pooled",
@@ -159,6 +186,13 @@ class Config:
     state_from: str = flag(
         "mixed", "the pass that updates the BatchNorm statistics", choices=options.STATE_FROMS
     )
+    share_prefix: bool = flag(
+        False,
+        "where all mixing is at one hidden layer, as with --policy_options=mixup.layers=(1,): the "
+        "clean pass goes on from what the mixed pass computed up to there, so that the layers "
+        "before are passed once, forward and backward; the same values to rounding",
+        keeps_result=True,
+    )
 
     # Augmentation, before mixing.
     crop_padding: int = flag(0, "pixels of reflect padding before a random crop", at_least=0)
@@ -195,6 +229,16 @@ class Config:
         20, "non-finite steps in a row after which the run stops", at_least=1, keeps_result=True
     )
 
+    # Where it runs.
+    device_data_mib: int = flag(
+        1024,
+        "largest training split, in MiB, that is put on every device, where steps gather their "
+        "rows; a larger one is copied batch by batch; 0: never",
+        at_least=0,
+        keeps_result=True,
+    )
+    compile_cache: str = flag("auto", compile_cache.HELP, keeps_result=True)
+
     # What is written and shown.
     eval_batch_size: int = flag(
         0, "rows per evaluation batch; 0: batch_size", at_least=0, keeps_result=True
@@ -211,9 +255,14 @@ class Config:
         """Checks every field by its own bounds, then those that concern each other."""
         flagfields.check(self)
         try:
-            models.create(self.model, num_classes=2)
+            options.fraction_parts(self.sem_fraction)
         except ValueError as error:
-            raise ConfigError(f"--model={self.model}: {error}") from error
+            raise ConfigError(f"--sem_fraction={self.sem_fraction}: {error}") from error
+        try:
+            models.create(self.model, num_classes=2, remat=self.remat)
+        except ValueError as error:
+            named = "--remat with " if str(error).startswith("remat") else ""
+            raise ConfigError(f"{named}--model={self.model}: {error}") from error
         try:
             members = policies.names(self.policy)
             policies.build(dataclasses.asdict(self), len(models.hidden_modules(self.model)))
@@ -227,6 +276,11 @@ class Config:
     def _conflicts(self, members: list[str]) -> list[tuple[bool, str]]:
         clean_pass = self.sem_weight > 0 or self.clean_weight > 0
         maps = [name for name in members if name in policies.NEEDS_FEATURE_MAP]
+        sem_parts = options.fraction_parts(self.sem_fraction)
+        every_clean_row = self.clean_weight > 0 or self.consistency_weight > 0
+        layers = policies.mixed_layers(
+            dataclasses.asdict(self), len(models.hidden_modules(self.model))
+        )
         return [
             (
                 self.policy == "none" and clean_pass,
@@ -241,6 +295,53 @@ class Config:
             (
                 self.sem_ramp_steps > 0 and self.sem_weight == 0,
                 f"--sem_ramp_steps={self.sem_ramp_steps}: needs --sem_weight above 0; found 0",
+            ),
+            (
+                self.sem_every > 1 and self.sem_weight == 0,
+                f"--sem_every={self.sem_every}: needs --sem_weight above 0; found 0",
+            ),
+            (
+                self.sem_every > 1 and self.state_from != "mixed" and self.clean_weight == 0,
+                f"--sem_every={self.sem_every}: steps without the gap have no clean pass, which "
+                f"--state_from={self.state_from} needs; allowed: mixed, or --clean_weight above 0",
+            ),
+            (
+                sem_parts > 1 and self.sem_weight == 0,
+                f"--sem_fraction={self.sem_fraction}: needs --sem_weight above 0; found 0",
+            ),
+            (
+                sem_parts > 1 and (every_clean_row or self.passes == "joint"),
+                f"--sem_fraction={self.sem_fraction}: allowed with --clean_weight=0, "
+                "--consistency_weight=0 and --passes=separate, since the other clean rows are not "
+                f"forwarded; found --clean_weight={self.clean_weight} "
+                f"--consistency_weight={self.consistency_weight} --passes={self.passes}",
+            ),
+            (
+                sem_parts > 1 and self.pairing_groups % (sem_parts * self.accumulate) > 0,
+                f"--sem_fraction={self.sem_fraction}: --pairing_groups={self.pairing_groups} must "
+                f"be a multiple of {sem_parts * self.accumulate} (the {sem_parts} of the fraction "
+                f"times --accumulate={self.accumulate}), so that partners are measured together",
+            ),
+            (
+                self.share_prefix and not (clean_pass or self.consistency_weight > 0),
+                "--share_prefix: needs a clean pass, that is --sem_weight or --clean_weight above "
+                f"0; found --sem_weight={self.sem_weight} --clean_weight={self.clean_weight}",
+            ),
+            (
+                self.share_prefix and (len(layers) != 1 or 0 in layers),
+                "--share_prefix: needs a policy that mixes every batch at one hidden layer, such "
+                "as --policy=mixup --policy_options=mixup.layers=(1,); found --policy="
+                f"{self.policy}, which mixes at the layers {layers} (0: the input, or no mixing)",
+            ),
+            (
+                self.share_prefix and (self.passes == "joint" or sem_parts > 1),
+                "--share_prefix: allowed with --passes=separate and --sem_fraction=1; found "
+                f"--passes={self.passes} --sem_fraction={self.sem_fraction}",
+            ),
+            (
+                self.share_prefix and self.remat,
+                "--share_prefix: --remat computes the inside of blocks again, where the hidden "
+                "layers are; allowed: one of the two",
             ),
             (
                 self.representation == "spatial" and self.model == "mlp",

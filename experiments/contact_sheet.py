@@ -18,7 +18,7 @@ from experiments import config as config_lib
 from experiments import loading
 from experiments.config import Config, ConfigError
 from experiments.data import DataError
-from semjax import corruptions
+from semjax import corruptions, cpu
 from semjax.corruptions.severities import SEVERITIES
 
 # Corruptions side by side, so that the sheet is about as wide as high.
@@ -107,6 +107,7 @@ def main(config: Config, row: int, output: str) -> None:
         data_dir=config.data_dir,
         image_size=config.image_size,
         download=config.download,
+        cache=config.data_cache,
     )
     if not 0 <= row < len(data.test):
         raise DataError(f"row must be from 0 to {len(data.test) - 1}; found {row}")
@@ -136,6 +137,7 @@ def _run(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    cpu.set_flags()
     flags.DEFINE_string("output", "contact_sheet", "folder the picture is written to")
     flags.DEFINE_integer("row", 49, "of the test split, the image that is corrupted")
     config_lib.define_flags(flags.FLAGS)

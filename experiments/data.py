@@ -15,9 +15,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from experiments import order
+
 Sampling = Literal["uniform", "balanced"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
-# No run's seed can be this large (see `batch_at`), so no run shuffles as the hold-out was drawn.
+# No run's seed can be this large (see `rows_at`), so no run shuffles as the hold-out was drawn.
 _HOLD_OUT_SEED = 2**63
 
 
@@ -94,6 +96,16 @@ class Split:
         """The rows cell by cell, and how many each cell has."""
         sizes = np.bincount(self.cell)
         return np.argsort(self.cell, kind="stable"), tuple(int(size) for size in sizes)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What training sees of the rows: `image`, `label`; `sample_weight`, `group` if known."""
+        found = {
+            "image": self.image,
+            "label": self.label,
+            "sample_weight": self.sample_weight,
+            "group": self.group,
+        }
+        return {name: values for name, values in found.items() if values is not None}
 
     def take(self, rows: np.ndarray) -> "Split":
         """The split of some rows, bool[N] or indices, with everything known of them."""
@@ -176,10 +188,10 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
     return len(split) // batch_size
 
 
-def batch_at(
+def rows_at(
     split: Split, step: int, *, batch_size: int, seed: int, sampling: str = "uniform"
-) -> dict[str, np.ndarray]:
-    """Returns the training batch of a step: a pure function of (seed, step).
+) -> np.ndarray:
+    """Returns the rows that training sees at a step: a pure function of (seed, step).
 
     Epoch e depends on (seed, e) alone and is cut into N // B batches. Steps can be asked for in any
     order.
@@ -202,16 +214,15 @@ def batch_at(
       sampling: One of SAMPLINGS.
 
     Returns:
-      `image` u8[B,H,W,C], `label` i32[B] and, where the split has them, `sample_weight` f32[B] and
-      `group` i32[B], owned by the caller.
+      i32[B], owned by the caller.
 
     Raises:
       DataError: The split is smaller than one batch.
       ValueError: `step`, `batch_size` or `seed` is out of range, or `sampling` unknown.
 
     Example:
-      >>> split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.arange(5, dtype=np.int32))
-      >>> [batch_at(split, step, batch_size=2, seed=0)["label"].tolist() for step in range(4)]
+      >>> split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.zeros(5, np.int32))
+      >>> [rows_at(split, step, batch_size=2, seed=0).tolist() for step in range(4)]
       [[0, 2], [1, 4], [3, 2], [4, 1]]
     """
     step, seed = operator.index(step), operator.index(seed)
@@ -226,15 +237,39 @@ def batch_at(
     place = slice(batch * batch_size, (batch + 1) * batch_size)
     if sampling == "balanced":
         by_cell, sizes = split._by_cell
-        rows = by_cell[_balanced_order(sizes, steps * batch_size, seed, epoch)[place]]
+        rows = by_cell[order.balanced(sizes, steps * batch_size, seed, epoch)[place]]
     else:
-        rows = _order(len(split), seed, epoch)[place]
-    found = {"image": split.image[rows], "label": split.label[rows]}
-    if split.sample_weight is not None:
-        found["sample_weight"] = split.sample_weight[rows]
-    if split.group is not None:
-        found["group"] = split.group[rows]
-    return found
+        rows = order.uniform(len(split), seed, epoch)[place]
+    return rows.astype(np.int32)
+
+
+def batch_at(
+    split: Split, step: int, *, batch_size: int, seed: int, sampling: str = "uniform"
+) -> dict[str, np.ndarray]:
+    """Returns the training batch of a step: the rows of `rows_at`, which explains the arguments.
+
+    Args:
+      split: The rows to draw from.
+      step: Counted from 0 over all epochs.
+      batch_size: B, the global one.
+      seed: In [0, 2**63).
+      sampling: One of SAMPLINGS.
+
+    Returns:
+      `image` u8[B,H,W,C], `label` i32[B] and, where the split has them, `sample_weight` f32[B] and
+      `group` i32[B], owned by the caller.
+
+    Raises:
+      DataError: As `rows_at`.
+      ValueError: As `rows_at`.
+
+    Example:
+      >>> split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.arange(5, dtype=np.int32))
+      >>> batch_at(split, 1, batch_size=2, seed=0)["label"].tolist()
+      [1, 4]
+    """
+    rows = rows_at(split, step, batch_size=batch_size, seed=seed, sampling=sampling)
+    return {name: values[rows] for name, values in split.columns().items()}
 
 
 def eval_batches(split: Split, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -282,10 +317,10 @@ def stratified(label: np.ndarray, count: int) -> np.ndarray:
     take, remainder = np.divmod(sizes * count, len(label))
     take[np.argsort(-remainder, kind="stable")[: count - take.sum()]] += 1
     take = np.minimum(take, sizes - 1)
-    order = fixed_order(len(label))
+    shuffled = fixed_order(len(label))
     marked = np.zeros(len(label), bool)
     for value, rows in zip(classes, take, strict=True):
-        marked[order[label[order] == value][:rows]] = True
+        marked[shuffled[label[shuffled] == value][:rows]] = True
     return marked
 
 
@@ -302,44 +337,7 @@ def fixed_order(count: int) -> np.ndarray:
       >>> fixed_order(5).tolist()
       [4, 1, 2, 3, 0]
     """
-    return _order(count, _HOLD_OUT_SEED, 0)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns a permutation of `count` rows that depends on the arguments alone.
-
-    It sorts the raw words of a counter-based generator keyed by (seed, epoch): NumPy promises that
-    stream for ever, which it does not for `Generator.permutation`.
-    """
-    words = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
-    order = np.argsort(words, kind="stable")
-    order.setflags(write=False)  # the cache hands the same array to every caller
-    return order
-
-
-@functools.lru_cache(maxsize=4)
-def _balanced_order(sizes: tuple[int, ...], places: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns i64[places] of rows that are numbered cell by cell, each cell equally often.
-
-    A function of the arguments alone, for ever, as `_order` is.
-    """
-    # Another part of the stream than that of `_order`, so that the two share no words.
-    counter = np.array([0, 0, 0, 1], np.uint64)
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64), counter=counter)
-    share, extra = divmod(places, len(sizes))
-    count = np.full(len(sizes), share)
-    count[np.argsort(bits.random_raw(len(sizes)), kind="stable")[:extra]] += 1
-    rows, start = [], 0
-    for size, needed in zip(sizes, count, strict=True):
-        rounds = -(-int(needed) // size)
-        words = bits.random_raw(rounds * size).reshape(rounds, size)
-        rows.append(start + np.argsort(words, axis=1, kind="stable").reshape(-1)[:needed])
-        start += size
-    shuffled = np.argsort(bits.random_raw(places), kind="stable")
-    order = np.concatenate(rows)[shuffled]
-    order.setflags(write=False)  # the cache hands the same array to every caller
-    return order
+    return order.uniform(count, _HOLD_OUT_SEED, 0)
 
 
 def _check_batch_size(batch_size: int) -> None:

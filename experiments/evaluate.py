@@ -7,6 +7,12 @@ Exit codes: 0 everything asked for was measured or does not apply; 1 a part fail
 which and why; 2 the command, the data or the run directory is not right; 130 interrupted.
 """
 
+if __name__ == "__main__":
+    # Before all other imports, which it would throw away.
+    from experiments import huge_pages
+
+    huge_pages.restart()
+
 import dataclasses
 import functools
 import sys
@@ -16,7 +22,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import flagfields, loading, records, trained
+from experiments import compile_cache, flagfields, loading, process, records, trained
 from experiments.data import Data, DataError
 from experiments.evaluation import runner
 from experiments.evaluation.plan import Plan
@@ -41,6 +47,7 @@ class Command(Plan):
     )
     data_dir: str = flag("", "where TFDS keeps prepared data; without it that of the run")
     download: bool = flag(False, "download and prepare data sets that are missing")
+    compile_cache: str = flag("auto", compile_cache.HELP, keeps_result=True)
 
     def __post_init__(self) -> None:
         """Checks every flag."""
@@ -87,6 +94,7 @@ def run(command: Command) -> dict[str, Any]:
             data,
             data_dir=command.data_dir or model.config.data_dir,
             download=command.download,
+            cache=model.config.data_cache,
         ),
     )
     records.print_table(comparison.headline(report), title="robustness")
@@ -102,6 +110,7 @@ def _data(command: Command) -> Data:
         validation_fraction=config.validation_fraction,
         image_size=config.image_size,
         download=command.download,
+        cache=config.data_cache,
     )
 
 
@@ -135,6 +144,10 @@ def main(command: Command) -> None:
         raise SystemExit(1)
 
 
+def _own_process(command: Command) -> None:
+    process.run(lambda: main(command), cache=command.compile_cache)
+
+
 def _parse(argv: Sequence[str]) -> Command:
     try:
         quiet = [argv[0], "--verbosity=-1", *argv[1:]]
@@ -146,4 +159,4 @@ def _parse(argv: Sequence[str]) -> Command:
 
 if __name__ == "__main__":
     flagfields.define(Command, flags.FLAGS)
-    app.run(main, flags_parser=_parse)
+    app.run(_own_process, flags_parser=_parse)

@@ -23,7 +23,7 @@ from experiments import config as config_lib
 from experiments import loading, models, policies
 from experiments.config import Config, ConfigError
 from experiments.data import Data, DataError
-from semjax import augment
+from semjax import augment, cpu
 from semjax.hidden import input_mix
 
 OUTPUT = flags.DEFINE_string("output", "gallery", "folder the two pictures are written to")
@@ -225,6 +225,7 @@ def main(config: Config) -> None:
         data_dir=config.data_dir,
         image_size=config.image_size,
         download=config.download,
+        cache=config.data_cache,
     )
     output.mkdir(parents=True, exist_ok=True)
     print(f"drawing {len(policies.POLICIES)} policies on {config.dataset}", flush=True)
@@ -253,6 +254,7 @@ def _run(config: Config) -> None:
 
 
 if __name__ == "__main__":
+    cpu.set_flags()
     config_lib.define_flags(flags.FLAGS)
     flags.adopt_module_key_flags(config_lib)
     app.run(_run, flags_parser=_parse)

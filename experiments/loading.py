@@ -26,6 +26,7 @@ def load(
     validation_fraction: float = 0.0,
     image_size: int = 0,
     download: bool = False,
+    cache: str = "none",
 ) -> Data:
     """Reads a data set into memory.
 
@@ -58,6 +59,8 @@ def load(
       download: Whether a TFDS set that is not prepared yet may be fetched and prepared. CIFAR-10
         and CIFAR-100 are also prepared from their official archive, without the network, when it
         lies in <data_dir>/downloads/manual/.
+      cache: Where what is decoded from files is kept, to be mapped into memory the next time: a
+        folder, `auto` for one in the user's cache folder, or `none`. See `experiments.decoded`.
 
     Returns:
       The data, every image and label checked.
@@ -77,7 +80,7 @@ def load(
         raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction}")
     if image_size < 0:
         raise ValueError(f"image_size must be 0 or positive, got {image_size}")
-    num_classes, splits = _read(name, data_dir, image_size, download)
+    num_classes, splits = _read(name, data_dir, image_size, download, cache)
     if validation_fraction:
         splits["train"], splits["validation"] = _hold_out(splits["train"], validation_fraction)
     _check_same_size(name, splits)
@@ -96,7 +99,9 @@ def load(
     )
 
 
-def load_like(data: Data, name: str, *, data_dir: str = "", download: bool = False) -> Data:
+def load_like(
+    data: Data, name: str, *, data_dir: str = "", download: bool = False, cache: str = "none"
+) -> Data:
     """Reads a data set in the size and with the channels of another one's images.
 
     So that a model trained on one can be shown the other. One channel is repeated; of three the
@@ -107,6 +112,7 @@ def load_like(data: Data, name: str, *, data_dir: str = "", download: bool = Fal
       name: as in `load`.
       data_dir: as in `load`.
       download: as in `load`.
+      cache: as in `load`.
 
     Returns:
       The data set.
@@ -121,7 +127,7 @@ def load_like(data: Data, name: str, *, data_dir: str = "", download: bool = Fal
     height, width, channels = data.test.image.shape[1:]
     if height != width:
         raise DataError(f"{name} cannot be brought to {height}x{width} pixels: not square")
-    found = load(name, data_dir=data_dir, image_size=height, download=download)
+    found = load(name, data_dir=data_dir, image_size=height, download=download, cache=cache)
     train, test = (_with_channels(name, split, channels) for split in (found.train, found.test))
     return dataclasses.replace(found, train=train, test=test)
 
@@ -142,7 +148,7 @@ def _with_channels(name: str, split: Split, channels: int) -> Split:
 
 
 def _read(
-    name: str, data_dir: str, image_size: int, download: bool
+    name: str, data_dir: str, image_size: int, download: bool, cache: str
 ) -> tuple[int, dict[str, Split]]:
     if name == "digits":
         return sources.digits(image_size)
@@ -151,9 +157,11 @@ def _read(
     if name.partition(":")[0] == "coloured_digits":
         return embedded.coloured_digits(name, image_size)
     if name.startswith("folder:"):
-        return sources.folder(Path(name.removeprefix("folder:")).expanduser(), image_size)
+        return sources.folder(
+            Path(name.removeprefix("folder:")).expanduser(), image_size, cache=cache
+        )
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    return sources.tfds(name, root.expanduser().absolute(), image_size, download)
+    return sources.tfds(name, root.expanduser().absolute(), image_size, download, cache=cache)
 
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:

@@ -17,6 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from experiments.layers.convolution import Conv, Lowering
+from experiments.layers.normalisation import BatchNorm, rectify
+
 NAMES = ("resnet18", "preact_resnet18", "resnet20", "wrn_D_W", "cnn", "mlp")
 
 # Zero-mean normal of variance 2 / fan_out, not truncated: He et al. 2015 (arXiv:1502.01852).
@@ -42,7 +45,14 @@ class Features:
     spatial: jax.Array | None = None
 
 
-def create(name: str, num_classes: int, *, compute_dtype: DTypeLike = jnp.float32) -> nn.Module:
+def create(
+    name: str,
+    num_classes: int,
+    *,
+    compute_dtype: DTypeLike = jnp.float32,
+    lowering: Lowering = "xla",
+    remat: bool = False,
+) -> nn.Module:
     """Builds a network by name.
 
     The module is called as `module(images, train=...)` with floating images [B,H,W,C] of any
@@ -55,12 +65,17 @@ def create(name: str, num_classes: int, *, compute_dtype: DTypeLike = jnp.float3
         such as `wrn_28_10`.
       num_classes: K, at least 1.
       compute_dtype: float32 or bfloat16, the dtype of convolutions and activations.
+      lowering: of the convolutions, see `experiments.layers.convolution`; the same parameters, and
+        the same values to rounding.
+      remat: whether the backward pass computes the inside of every residual block again instead of
+        keeping it (rematerialisation): less memory for a third more work.
 
     Returns:
       A Linen module.
 
     Raises:
-      ValueError: an unknown name, a depth that is not 6n + 4, no classes, or another dtype.
+      ValueError: an unknown name, a depth that is not 6n + 4, no classes, another dtype, or remat
+        of a network without residual blocks.
       TypeError: `name` is not a string or `num_classes` not an integer.
 
     Example:
@@ -71,18 +86,20 @@ def create(name: str, num_classes: int, *, compute_dtype: DTypeLike = jnp.float3
       ((2, 10), (2, 96), (2, 2, 2, 96))
     """
     dtype = _check_options(name, num_classes, compute_dtype)
-    if name == "resnet18":
-        return ResNet(num_classes, compute_dtype=dtype)
-    if name == "preact_resnet18":
-        return PreActResNet(num_classes, compute_dtype=dtype)
-    if name == "resnet20":
-        return ResNet(
-            num_classes, widths=(16, 32, 64), blocks=3, pad_shortcut=True, compute_dtype=dtype
-        )
+    if remat and name in ("cnn", "mlp"):
+        raise ValueError(f"remat: {name} has no residual blocks to compute again")
+    how: dict[str, Any] = {"compute_dtype": dtype, "lowering": lowering}
     if name == "cnn":
-        return CNN(num_classes, compute_dtype=dtype)
+        return CNN(num_classes, **how)
     if name == "mlp":
         return MLP(num_classes, compute_dtype=dtype)
+    how["remat"] = remat
+    if name == "resnet18":
+        return ResNet(num_classes, **how)
+    if name == "preact_resnet18":
+        return PreActResNet(num_classes, **how)
+    if name == "resnet20":
+        return ResNet(num_classes, widths=(16, 32, 64), blocks=3, pad_shortcut=True, **how)
     depth, width = _parse_wrn(name)
     return PreActResNet(
         num_classes,
@@ -91,7 +108,7 @@ def create(name: str, num_classes: int, *, compute_dtype: DTypeLike = jnp.float3
         blocks=(depth - 4) // 6,
         final_norm=True,
         head_init=_uniform_fan_in,
-        compute_dtype=dtype,
+        **how,
     )
 
 
@@ -163,36 +180,33 @@ def _prepare(images: jax.Array, dtype: DTypeLike) -> jax.Array:
     return images.astype(dtype)
 
 
-def _conv3x3(width: int, stride: int, dtype: DTypeLike, name: str) -> nn.Conv:
-    # One pixel on each side, as published: at stride 2 "SAME" pads an even image on the far side
-    # only, which shifts every feature by half a pixel.
-    return nn.Conv(
+def _conv(width: int, size: int, stride: int, how: Any, name: str) -> Conv:
+    """A convolution of a module with `compute_dtype` and `lowering`.
+
+    With half the kernel's size of zeros on each side, as published: at stride 2 "SAME" pads an even
+    image on the far side only, which shifts every feature by half a pixel.
+    """
+    return Conv(
         width,
-        (3, 3),
-        strides=stride,
-        padding=((1, 1), (1, 1)),
-        use_bias=False,
+        size,
+        stride,
         kernel_init=_he_normal_fan_out,
-        dtype=dtype,
+        dtype=how.compute_dtype,
+        lowering=how.lowering,
         name=name,
     )
 
 
-def _projection(x: jax.Array, width: int, stride: int, dtype: DTypeLike, name: str) -> jax.Array:
+def _projection(x: jax.Array, width: int, stride: int, how: Any, name: str) -> jax.Array:
     # A strided 1x1 convolution reads only the pixels it keeps; slicing them out first gives the
     # same values and half the time or less in the backward pass on CPU.
-    conv = nn.Conv(
-        width, (1, 1), use_bias=False, kernel_init=_he_normal_fan_out, dtype=dtype, name=name
-    )
-    return conv(x[:, ::stride, ::stride])
+    return _conv(width, 1, 1, how, name)(x[:, ::stride, ::stride])
 
 
-def _norm(x: jax.Array, train: bool, dtype: DTypeLike, name: str) -> jax.Array:
-    # Momentum 0.9 here is 0.1 in torch's terms. The running variance is the biased one (divided by
-    # n); torch stores the unbiased one (n - 1). Flax takes the statistics in float32.
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=dtype, name=name
-    )(x)
+def _blocks(block: type[nn.Module], network: Any) -> Any:
+    """The class of a network's blocks, which keeps only its input where `remat` is set."""
+    # Argument 2, after the module and its input, is `train`.
+    return nn.remat(block, static_argnums=(2,)) if network.remat else block
 
 
 def _pool_and_classify(
@@ -217,23 +231,24 @@ class BasicBlock(nn.Module):
     stride: int
     pad_shortcut: bool
     compute_dtype: DTypeLike
+    lowering: Lowering = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B,h,w,C] to [B,ceil(h/stride),ceil(w/stride),width]."""
         dtype = self.compute_dtype
-        y = _conv3x3(self.width, self.stride, dtype, "conv1")(x)
-        y = nn.relu(_norm(y, train, dtype, "norm1"))
-        y = _conv3x3(self.width, 1, dtype, "conv2")(y)
-        y = _norm(y, train, dtype, "norm2")
-        return nn.relu(y + self._shortcut(x, train))
+        y = _conv(self.width, 3, self.stride, self, "conv1")(x)
+        y = BatchNorm(dtype, rectify=True, name="norm1")(y, train=train)
+        y = _conv(self.width, 3, 1, self, "conv2")(y)
+        y = BatchNorm(dtype, name="norm2")(y, train=train)
+        return rectify(y + self._shortcut(x, train))
 
     def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
         if self.stride == 1 and x.shape[-1] == self.width:
             return x
         if not self.pad_shortcut:
-            x = _projection(x, self.width, self.stride, self.compute_dtype, "shortcut_conv")
-            return _norm(x, train, self.compute_dtype, "shortcut_norm")
+            x = _projection(x, self.width, self.stride, self, "shortcut_conv")
+            return BatchNorm(self.compute_dtype, name="shortcut_norm")(x, train=train)
         x = x[:, :: self.stride, :: self.stride]
         missing = self.width - x.shape[-1]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
@@ -252,17 +267,18 @@ class PreActBlock(nn.Module):
     width: int
     stride: int
     compute_dtype: DTypeLike
+    lowering: Lowering = "xla"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [B,h,w,C] to [B,ceil(h/stride),ceil(w/stride),width]."""
         dtype = self.compute_dtype
-        y = nn.relu(_norm(x, train, dtype, "norm1"))
+        y = BatchNorm(dtype, rectify=True, name="norm1")(x, train=train)
         if self.stride != 1 or x.shape[-1] != self.width:
-            x = _projection(y, self.width, self.stride, dtype, "shortcut_conv")
-        y = _conv3x3(self.width, self.stride, dtype, "conv1")(y)
-        y = nn.relu(_norm(y, train, dtype, "norm2"))
-        return x + _conv3x3(self.width, 1, dtype, "conv2")(y)
+            x = _projection(y, self.width, self.stride, self, "shortcut_conv")
+        y = _conv(self.width, 3, self.stride, self, "conv1")(y)
+        y = BatchNorm(dtype, rectify=True, name="norm2")(y, train=train)
+        return x + _conv(self.width, 3, 1, self, "conv2")(y)
 
 
 class ResNet(nn.Module):
@@ -280,18 +296,24 @@ class ResNet(nn.Module):
     blocks: int = 2
     pad_shortcut: bool = False
     compute_dtype: DTypeLike = jnp.float32
+    lowering: Lowering = "xla"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Features:
         """Maps floating images [B,H,W,C] to `Features` with D = widths[-1]."""
         dtype = self.compute_dtype
-        x = _conv3x3(self.widths[0], 1, dtype, "stem_conv")(_prepare(images, dtype))
-        x = nn.relu(_norm(x, train, dtype, "stem_norm"))
+        block_class = _blocks(BasicBlock, self)
+        x = _conv(self.widths[0], 3, 1, self, "stem_conv")(_prepare(images, dtype))
+        x = BatchNorm(dtype, rectify=True, name="stem_norm")(x, train=train)
         for stage, width in enumerate(self.widths, start=1):
             for block in range(1, self.blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 name = f"stage{stage}_block{block}"
-                x = BasicBlock(width, stride, self.pad_shortcut, dtype, name=name)(x, train=train)
+                layer = block_class(
+                    width, stride, self.pad_shortcut, dtype, self.lowering, name=name
+                )
+                x = layer(x, train)
         return _pool_and_classify(x, self.num_classes, nn.initializers.lecun_normal())
 
 
@@ -313,19 +335,22 @@ class PreActResNet(nn.Module):
     final_norm: bool = False
     head_init: Callable[..., Any] = nn.initializers.lecun_normal()
     compute_dtype: DTypeLike = jnp.float32
+    lowering: Lowering = "xla"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Features:
         """Maps floating images [B,H,W,C] to `Features` with D = widths[-1]."""
         dtype = self.compute_dtype
-        x = _conv3x3(self.stem_width, 1, dtype, "stem_conv")(_prepare(images, dtype))
+        block_class = _blocks(PreActBlock, self)
+        x = _conv(self.stem_width, 3, 1, self, "stem_conv")(_prepare(images, dtype))
         for stage, width in enumerate(self.widths, start=1):
             for block in range(1, self.blocks + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 name = f"stage{stage}_block{block}"
-                x = PreActBlock(width, stride, dtype, name=name)(x, train=train)
+                x = block_class(width, stride, dtype, self.lowering, name=name)(x, train)
         if self.final_norm:
-            x = nn.relu(_norm(x, train, dtype, "final_norm"))
+            x = BatchNorm(dtype, rectify=True, name="final_norm")(x, train=train)
         return _pool_and_classify(x, self.num_classes, self.head_init)
 
 
@@ -335,6 +360,7 @@ class CNN(nn.Module):
     num_classes: int
     widths: tuple[int, ...] = (32, 64, 96)
     compute_dtype: DTypeLike = jnp.float32
+    lowering: Lowering = "xla"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> Features:
@@ -342,8 +368,9 @@ class CNN(nn.Module):
         x = _prepare(images, self.compute_dtype)
         for layer, width in enumerate(self.widths, start=1):
             stride = 1 if layer == 1 else 2
-            x = _conv3x3(width, stride, self.compute_dtype, f"conv{layer}")(x)
-            x = nn.relu(_norm(x, train, self.compute_dtype, f"norm{layer}"))
+            x = _conv(width, 3, stride, self, f"conv{layer}")(x)
+            norm = BatchNorm(self.compute_dtype, name=f"norm{layer}")
+            x = rectify(norm(x, train=train))
         return _pool_and_classify(x, self.num_classes, nn.initializers.lecun_normal())
 
 

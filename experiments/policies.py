@@ -126,6 +126,34 @@ def needs_groups(flags: Mapping[str, Any]) -> str:
     return ""
 
 
+def mixed_layers(flags: Mapping[str, Any], hidden_layers: int) -> tuple[int, ...]:
+    """The layers that the mixes of a run can be at: 0 the input, k the k-th hidden layer.
+
+    Args:
+      flags: as for `build`, which they passed.
+      hidden_layers: as for `build`.
+
+    Returns:
+      The layers in order, none for `--policy=none`. Where batches are left as they are, by a
+      schedule or by probabilities whose sum is below 1, the input is among them.
+
+    Example:
+      >>> flags = {"policy": "manifold_mixup", "policy_options": "", "policy_probabilities": ""}
+      >>> always = {"mix_from_step": 0, "mix_until_step": 0, "mix_ramp_steps": 0}
+      >>> mixed_layers({**flags, **always}, 3)
+      (0, 1, 2)
+    """
+    members = names(flags["policy"])
+    options = _options(flags["policy_options"], members)
+    layers = {
+        layer for name in members for layer in _layers(name, options.get(name, {}), hidden_layers)
+    }
+    rest = sum(_probabilities(flags["policy_probabilities"], len(members))) if members else 1.0
+    if rest < 1 - 1e-6 or (members and _is_scheduled(flags)):
+        layers.add(0)
+    return tuple(sorted(layers))
+
+
 def build(flags: Mapping[str, Any], hidden_layers: int) -> semjax.Policy | None:
     """Builds the policy of a run.
 
@@ -151,10 +179,24 @@ def build(flags: Mapping[str, Any], hidden_layers: int) -> semjax.Policy | None:
     ramp = None
     if flags["mix_ramp_steps"]:
         ramp = optax.linear_schedule(0.0, 1.0, flags["mix_ramp_steps"], flags["mix_from_step"])
-    if flags["mix_from_step"] or flags["mix_until_step"] or ramp:
+    if _is_scheduled(flags):
         window = (flags["mix_from_step"], flags["mix_until_step"] or None)
         policy = semjax.scheduled(policy, on=window, ramp=ramp)
     return policy
+
+
+def _is_scheduled(flags: Mapping[str, Any]) -> bool:
+    """Whether there are steps that leave the batch as it is."""
+    return any(flags[f"mix_{name}"] for name in ("from_step", "until_step", "ramp_steps"))
+
+
+def _layers(name: str, options: Mapping[str, Any], hidden_layers: int) -> tuple[int, ...]:
+    """The layers that a policy with these options of its own mixes at."""
+    known = inspect.signature(_FACTORIES[name]).parameters
+    if "layer" in known:
+        return (options.get("layer", hidden_layers),)
+    default = known["layers"].default if "layers" in known else (0,)
+    return tuple(options.get("layers", default))
 
 
 def _member(
@@ -196,11 +238,11 @@ def _member(
             policy = semjax.with_noise(policy, add=add, multiply=multiply)
     except (TypeError, ValueError) as error:
         raise ValueError(f"--policy={name}: {error}") from error
-    layers = {**{key: p.default for key, p in known.items()}, **options}.get("layers", ())
-    if max(layers, default=0) > hidden_layers:
+    layers = _layers(name, options, hidden_layers)
+    if max(layers) > hidden_layers:
         raise ValueError(
-            f"--policy_options: {name}.layers={tuple(layers)}; --model={flags['model']} offers the "
-            f"layers 0 to {hidden_layers}"
+            f"--policy_options: {name} mixes at the layers {layers}; --model={flags['model']} "
+            f"offers the layers 0 to {hidden_layers}"
         )
     return policy
 

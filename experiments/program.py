@@ -12,16 +12,20 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 import semjax
-from experiments import models, policies, sharding
+from experiments import feed, models, policies, sharding
 from experiments.config import Config
 from experiments.data import Data
+from experiments.flagfiles import ConfigError
+from experiments.layers import convolution
 from semjax import augment, augmix, pixmix, training
+from semjax.options import fraction_parts
 
 # Mixing pictures of PixMix, generated once a run, and the options that give their size.
 _PICTURES = 128
 _PICTURE = ("height", "width", "channels")
 
 Collections = dict[str, Any]
+Step = Callable[..., tuple[training.TrainState, dict[str, jax.Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +34,32 @@ class Program:
 
     Attributes:
       init: `init() -> TrainState`, made on the devices from the seed alone.
-      step: `step(state, batch, rng) -> (state, logs)`; the state given is donated.
+      step: `step(state, batch, rng) -> (state, logs)`; the state given is donated, the batch is
+        one of `experiments.feed`.
+      plain_step: the same without the gap, for the steps that leave it out; None if none does.
       evaluate: `evaluate(state, batch) -> semjax.metrics.Sums`.
       correct: `correct(state, batch) -> f32[B]`, which rows are right.
       learning_rate: `learning_rate(step) -> f32[]`.
       state_shape: the state as shapes with shardings, the template a checkpoint is restored into.
       rng: the root key of the steps.
+      sem_every: k, the gap is part of every k-th step from the first on.
     """
 
     init: Callable[[], training.TrainState]
-    step: Callable[..., tuple[training.TrainState, dict[str, jax.Array]]]
+    step: Step
+    plain_step: Step | None
     evaluate: Callable[..., semjax.metrics.Sums]
     correct: Callable[..., jax.Array]
     learning_rate: Callable[[Any], Any]
     state_shape: training.TrainState
     rng: jax.Array
+    sem_every: int = 1
+
+    def step_at(self, step: int) -> Step:
+        """The step function of a step counted from 0, as `state.step` counts."""
+        if self.plain_step is not None and step % self.sem_every:
+            return self.plain_step
+        return self.step
 
 
 def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
@@ -58,8 +73,23 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
 
     Returns:
       A Program.
+
+    Raises:
+      ConfigError: --convolutions=onednn where it cannot be used.
     """
-    module = models.create(config.model, data.num_classes, compute_dtype=config.compute_dtype)
+    try:
+        lowering = convolution.choose(
+            config.convolutions, platform=jax.default_backend(), devices=mesh.size
+        )
+    except ValueError as error:
+        raise ConfigError(f"--convolutions={config.convolutions}: {error}") from error
+    module = models.create(
+        config.model,
+        data.num_classes,
+        compute_dtype=config.compute_dtype,
+        lowering=lowering,
+        remat=config.remat,
+    )
     learning_rate = _learning_rate(config, total_steps)
     optimizer = _optimizer(config, learning_rate)
     init_key, rng = jax.random.split(jax.random.key(config.seed))
@@ -72,15 +102,30 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
     )
     policy = policies.build(dataclasses.asdict(config), len(models.hidden_modules(config.model)))
     policy = policy and sharding.drawn_replicated(policy, mesh)
-    step = functools.partial(
-        training.train_step,
-        make_loss=_loss_maker(config, module, policy),
-        optimizer=optimizer,
-        augment=_augmentation(config, data),
-        ema_decay=config.ema_decay,
-        accumulate=config.accumulate,
-        policy=policy,
-    )
+    augment_rows = _augmentation(config, data)
+
+    def compiled(config: Config) -> Step:
+        train_step = functools.partial(
+            training.train_step,
+            make_loss=_loss_maker(config, module, policy),
+            optimizer=optimizer,
+            augment=augment_rows,
+            ema_decay=config.ema_decay,
+            accumulate=config.accumulate,
+            policy=policy,
+        )
+
+        def step(state: training.TrainState, batch: Any, rng: jax.Array) -> Any:
+            return train_step(state, feed.batch_of(batch, mesh), rng)
+
+        return jax.jit(
+            step,
+            # A batch comes as its columns or as its rows; both bring their shardings.
+            in_shardings=(everywhere, None, everywhere),
+            out_shardings=everywhere,
+            donate_argnums=0,
+        )
+
     logits_fn = _logits_fn(module, data)
     evaluate = functools.partial(training.eval_step, logits_fn=logits_fn)
 
@@ -91,17 +136,15 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
 
     return Program(
         init=lambda: init(init_key),
-        step=jax.jit(
-            step,
-            in_shardings=(everywhere, rows, everywhere),
-            out_shardings=everywhere,
-            donate_argnums=0,
-        ),
+        step=compiled(config),
+        # A program of its own: a conditional inside one would lose the CPU's threads.
+        plain_step=compiled(without_gap(config)) if config.sem_every > 1 else None,
         evaluate=jax.jit(evaluate, in_shardings=(everywhere, rows), out_shardings=everywhere),
         correct=jax.jit(correct, in_shardings=(everywhere, rows), out_shardings=everywhere),
         learning_rate=learning_rate,
         state_shape=state_template(config, image_shape, data.num_classes, mesh),
         rng=jax.device_put(rng, everywhere),
+        sem_every=config.sem_every,
     )
 
 
@@ -130,15 +173,43 @@ def state_template(
     )
 
 
-def rows_per_step(config: Config) -> int:
-    """Rows forwarded per step: B for the mixed batch, and B or 2B more for what else is asked for.
+def without_gap(config: Config) -> Config:
+    """What a step is that leaves the gap out: the same, without what belongs to the gap.
 
-    B more for a gap or a clean term, for a policy that looks at the model, and for the consistency
-    with two views 2B, and B for the clean rows if these are not forwarded yet.
+    Args:
+      config: what the run is.
+
+    Returns:
+      A Config that is good for its steps alone.
     """
+    return dataclasses.replace(
+        config,
+        sem_weight=0.0,
+        sem_ramp_steps=0,
+        sem_every=1,
+        sem_fraction=1.0,
+        share_prefix=config.share_prefix
+        and (config.clean_weight > 0 or config.consistency_weight > 0),
+    )
+
+
+def rows_per_step(config: Config) -> float:
+    """Rows forwarded per step, the mean over steps.
+
+    B for the mixed batch; B more for the clean rows that a gap, a clean term or the consistency
+    with views asks for (B / k with --sem_fraction=1/k), B for a policy that looks at the model, and
+    2B for two views. With --share_prefix the clean rows are counted whole, though they pass only
+    the layers from the one mixed on.
+    """
+    if config.sem_every > 1:
+        with_gap = rows_per_step(dataclasses.replace(config, sem_every=1))
+        plain = rows_per_step(without_gap(config))
+        return plain + (with_gap - plain) / config.sem_every
     mixes, views = config.policy != "none", config.consistency_weight > 0
     clean = config.sem_weight > 0 or config.clean_weight > 0 or (views and mixes)
-    return config.batch_size * (1 + clean + 2 * views + policies.looks_at_model(config.policy))
+    clean_rows = clean * config.batch_size // fraction_parts(config.sem_fraction)
+    whole = 1 + 2 * views + policies.looks_at_model(config.policy)
+    return config.batch_size * whole + clean_rows
 
 
 def parameter_count(state_shape: training.TrainState) -> int:
@@ -202,6 +273,7 @@ def _loss_maker(
         name: getattr(config, name)
         for name in (
             "sem_weight",
+            "sem_fraction",
             "distance",
             "stop_gradient",
             "clean_weight",
@@ -211,6 +283,7 @@ def _loss_maker(
             "label_smoothing",
             "passes",
             "state_from",
+            "share_prefix",
         )
     }
     return lambda model_state: semjax.make_sem_loss(

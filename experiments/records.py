@@ -1,4 +1,4 @@
-"""What a run leaves on disk and what it shows a person: metrics, tables, progress, provenance.
+"""What a run leaves on disk and what it shows a person: metrics, tables, provenance.
 
 The files are written so that a run that was killed and resumed leaves the same ones as a run that
 was not, and so that whoever reads them finds them whole.
@@ -12,24 +12,23 @@ import math
 import numbers
 import os
 import platform
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 import jax
 
 __all__ = [
+    "Closing",
     "MetricsLog",
-    "Progress",
     "TensorBoard",
     "environment",
     "format_table",
     "print_table",
     "read_metrics",
+    "shown",
     "write_atomically",
 ]
 
@@ -77,7 +76,7 @@ def _unwritable(path: Path, error: OSError) -> OSError:
     )
 
 
-class _Closing:
+class Closing:
     """A context manager that closes itself."""
 
     def close(self) -> None:
@@ -92,7 +91,7 @@ class _Closing:
         self.close()
 
 
-class MetricsLog(_Closing):
+class MetricsLog(Closing):
     r"""Appends to `workdir/metrics.jsonl`: one JSON object a line, `{"step": 10, "loss": 0.5}`.
 
     Guarantees, each of them tested:
@@ -216,7 +215,7 @@ def _number(name: str, value: Any) -> float | int | None:
     return float(value) if math.isfinite(value) else None
 
 
-class TensorBoard(_Closing):
+class TensorBoard(Closing):
     """Writes the same scalars for TensorBoard, in `workdir/tensorboard`.
 
     Args:
@@ -288,114 +287,17 @@ def _flattened(rows: Mapping[str, object], indent: str = "") -> collections.abc.
             yield f"{indent}{label}", ""
             yield from _flattened(value, indent + "  ")
         else:
-            yield f"{indent}{label}", _shown(value)
+            yield f"{indent}{label}", shown(value)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Returns a value as tables and the progress line show it: numbers to four digits."""
     value = _scalar(value)
     if value is None:
         return _BLANK
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
-
-
-class Progress(_Closing):
-    """Shows how far a run is: one living line on a terminal, a plain line per log point elsewhere.
-
-    The rate is of the last few moments, so it follows a machine whose load changes; the first step
-    is left out of it, because it compiles.
-
-    Args:
-        total: Number of steps of the whole run.
-        images_per_step: Batch size.
-        stream: Where to write; stderr if None.
-        interval: Seconds between two redraws on a terminal, at least.
-        clock: Returns seconds; for tests.
-
-    Example:
-        >>> with Progress(100, images_per_step=128, stream=sys.stdout) as progress:
-        ...     progress.update(10)  # every step; silent where there is no terminal
-        ...     progress.log(10, {"loss": 2.30259})
-        step 10/100 (10 %)  loss 2.303
-    """
-
-    def __init__(
-        self,
-        total: int,
-        *,
-        images_per_step: int,
-        stream: TextIO | None = None,
-        interval: float = 0.2,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Shows nothing yet."""
-        self._total = total
-        self._images_per_step = images_per_step
-        self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
-        self._interval = interval
-        self._clock = clock
-        self._metrics: Mapping[str, Any] = {}
-        self._marks: collections.deque[tuple[float, int]] = collections.deque(maxlen=16)
-
-    def update(self, step: int) -> None:
-        """Tells that `step` steps are done; redraws on a terminal, not too often."""
-        now = self._clock()
-        if self._marks and now - self._marks[-1][0] < self._interval:
-            return
-        self._marks.append((now, step))
-        self._redraw()
-
-    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Shows metrics: from now on in the living line, or in a line of their own."""
-        self._metrics = metrics
-        self._marks.append((self._clock(), step))
-        if self._live:
-            self._redraw()
-        else:
-            self._stream.write(self._line() + "\n")
-            self._stream.flush()
-
-    def say(self, text: str) -> None:
-        """Prints a line above the living one."""
-        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
-        self._stream.flush()
-        self._redraw()
-
-    def close(self) -> None:
-        """Leaves the last state of the living line standing."""
-        if self._live and self._marks:
-            self._redraw()
-            self._stream.write("\n")
-        self._stream.flush()
-
-    def _redraw(self) -> None:
-        if self._live and self._marks:
-            columns = shutil.get_terminal_size().columns
-            self._stream.write(f"\r\x1b[K{self._line()[: columns - 1]}")
-            self._stream.flush()
-
-    def _line(self) -> str:
-        step = self._marks[-1][1]
-        parts = [f"step {step}/{self._total} ({100 * step // max(self._total, 1)} %)"]
-        rate = self._rate()
-        if rate:
-            left = (self._total - step) / rate
-            parts += [f"{rate * self._images_per_step:,.0f} images/s", f"ETA {_duration(left)}"]
-        parts += [f"{name} {_shown(value)}" for name, value in self._metrics.items()]
-        return "  ".join(parts)
-
-    def _rate(self) -> float:
-        """Steps per second, 0 while unknown."""
-        (start, first), (end, last) = self._marks[0], self._marks[-1]
-        return (last - first) / (end - start) if end > start else 0.0
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(max(seconds, 0.0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def environment() -> dict[str, Any]:

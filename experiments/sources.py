@@ -1,22 +1,29 @@
 """Where images come from: scikit-learn's digits, a folder, or TFDS; all end as arrays in memory.
 
 Each source yields images not yet decoded, with a name for error messages; one function decodes,
-converts and checks them all.
+converts and checks them all, on several threads. What is decoded from files can be kept, see
+`experiments.decoded`.
 
 Dimension letters: N rows of a split, H W C image, K classes.
 """
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
+import importlib.util
 import io
+import itertools
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import cifar
+from experiments import cifar, decoded
 from experiments.data import DataError, Split, fixed_order, stratified
 
 if TYPE_CHECKING:
@@ -30,6 +37,10 @@ _COLOUR = frozenset(("P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _DIGITS_TEST_ROWS = 360
 _READ_ROWS = 1024
+# Pillow decodes without Python's lock; a task of fewer images costs more than it saves, and more
+# threads than this wait for the lock.
+_TASK_ROWS = 64
+_MOST_THREADS = 8
 # Sets of TFDS whose every row says how it was made, and the feature that is the label here. They
 # have one split of all combinations, of which as many rows are read at most, drawn once for all.
 _FACTOR_SETS = {"dsprites": "label_shape", "shapes3d": "label_shape"}
@@ -40,7 +51,7 @@ _FACTOR_ROWS = {"train": 60_000, "test": 10_000}
 @dataclasses.dataclass(frozen=True)
 class _Example:
     where: str  # for error messages
-    image: "PIL.Image.Image"
+    source: "Path | bytes | PIL.Image.Image"
     label: int
     factors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -48,11 +59,10 @@ class _Example:
 def digits(image_size: int) -> tuple[int, dict[str, Split]]:
     """Returns (10, splits) of scikit-learn's digits, 360 stratified rows of them for testing."""
     from PIL import Image
-    from sklearn import datasets
 
-    bunch = datasets.load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    label = bunch.target.astype(np.int32)
+    grey, target = _scikit_learn_digits()
+    images = np.rint(grey * (255 / 16)).astype(np.uint8)
+    label = target.astype(np.int32)
     test = stratified(label, _DIGITS_TEST_ROWS)
 
     def read(rows: np.ndarray) -> Split:
@@ -64,43 +74,53 @@ def digits(image_size: int) -> tuple[int, dict[str, Split]]:
     return 10, {"train": read(np.flatnonzero(~test)), "test": read(np.flatnonzero(test))}
 
 
-def folder(root: Path, image_size: int) -> tuple[int, dict[str, Split]]:
+def _scikit_learn_digits() -> tuple[np.ndarray, np.ndarray]:
+    """The images f64[1797,8,8] in [0, 16] and their labels, from the file that comes with it."""
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found and found.submodule_search_locations) or ():
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    # Where it keeps the file elsewhere it knows so itself; importing it takes a second.
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    return bunch.images, bunch.target
+
+
+def folder(root: Path, image_size: int, *, cache: str = "none") -> tuple[int, dict[str, Split]]:
     """Returns (K, splits) of `root`/SPLIT/CLASS/*.{png,jpg,jpeg}, the layout of TFDS ImageFolder.
+
+    `cache` is that of `decoded.through`.
 
     Raises:
       DataError: A split, its classes or its images are missing, unreadable or do not fit together.
     """
-    names = {"train": "train", "test": "test"}
-    if validation := [name for name in ("validation", "val") if (root / name).is_dir()]:
-        names["validation"] = validation[0]
-    if len(validation) > 1:
-        raise DataError(f"{root} has both validation and val: keep one of them")
-    files = {split: _class_files(root / name) for split, name in names.items()}
-    classes = sorted(files["train"])
-    for split, name in names.items():
-        if unknown := sorted(set(files[split]) - set(classes)):
-            raise DataError(f"{root / name}: no folder in train for the classes {unknown}")
-    paths = [path for split in files.values() for some in split.values() for path in some]
-    mode = "L" if all(_stored_mode(path) in _GREY for path in paths) else "RGB"
 
-    def read(split: str) -> Split:
-        labelled = [(path, k) for k, c in enumerate(classes) for path in files[split].get(c, ())]
-        examples = (_Example(str(path), _open(str(path), path), k) for path, k in labelled)
-        where = str(root / names[split])
-        return _stack(
-            where, examples, len(labelled), mode=mode, num_classes=len(classes), size=image_size
-        )
+    def describe() -> dict[str, Any]:
+        files = _folder_files(root).values()
+        paths = sorted(path for split in files for some in split.values() for path in some)
+        return {
+            "folder": str(root.absolute()),
+            "files": decoded.digest(paths),
+            **_how_read(image_size),
+        }
 
-    return len(classes), {split: read(split) for split in files}
+    return decoded.through(cache, describe, lambda: _read_folder(root, image_size))
 
 
-def tfds(name: str, root: Path, image_size: int, download: bool) -> tuple[int, dict[str, Split]]:
+def tfds(
+    name: str, root: Path, image_size: int, download: bool, *, cache: str = "none"
+) -> tuple[int, dict[str, Split]]:
     """Returns (K, splits) of a TFDS image classification set under the directory `root`.
 
     `dsprites` and `shapes3d` are read with the shape as label and every other `label_*` and
     `value_*` feature as a factor, classes and real numbers. They come in one split, so 60,000 rows
     of it are train and 10,000 others test (of a smaller one a seventh is), always the same; they
     are drawn at random, which leaves the classes of a full factorial design nearly equal.
+
+    `cache` is that of `decoded.through`.
 
     Raises:
       DataError: The set is unknown, not prepared, damaged, or not image classification.
@@ -118,10 +138,65 @@ def tfds(name: str, root: Path, image_size: int, download: bool) -> tuple[int, d
         directory = _prepared(name, version, root)
     if directory is None:
         raise DataError(f"{root / name} was prepared, but not in version {version}: leave it out")
-    return _read_tfds(directory, image_size)
+
+    def describe() -> dict[str, Any]:
+        return {
+            "tfds": str(directory),
+            "files": decoded.digest(sorted(directory.iterdir())),
+            "descriptions": [
+                hashlib.sha256((directory / file).read_bytes()).hexdigest()
+                for file in ("dataset_info.json", "features.json")
+            ],
+            **_how_read(image_size),
+        }
+
+    return decoded.through(cache, describe, lambda: _read_tfds(directory, image_size))
+
+
+def _how_read(image_size: int) -> dict[str, Any]:
+    """What the pixels depend on apart from the files: this module, and who decodes for it."""
+    import PIL
+    from PIL import features
+
+    return {
+        "image_size": image_size,
+        "reader": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "pillow": [PIL.__version__, *(features.version(name) for name in ("jpg", "libjpeg_turbo"))],
+    }
 
 
 # ----------------------------------------------------------------------------------------- folders
+
+
+def _read_folder(root: Path, image_size: int) -> tuple[int, dict[str, Split]]:
+    files = _folder_files(root)
+    classes = sorted(files["train"])
+    paths = [path for split in files.values() for some in split.values() for path in some]
+    mode = "L" if all(_stored_mode(path) in _GREY for path in paths) else "RGB"
+
+    def read(split: str) -> Split:
+        labelled = [(path, k) for k, c in enumerate(classes) for path in files[split].get(c, ())]
+        examples = (_Example(str(path), path, k) for path, k in labelled)
+        where = f"{root}, split {split},"
+        return _stack(
+            where, examples, len(labelled), mode=mode, num_classes=len(classes), size=image_size
+        )
+
+    return len(classes), {split: read(split) for split in files}
+
+
+def _folder_files(root: Path) -> dict[str, dict[str, list[Path]]]:
+    """Returns the image files of each split by class name."""
+    names = {"train": "train", "test": "test"}
+    if validation := [name for name in ("validation", "val") if (root / name).is_dir()]:
+        names["validation"] = validation[0]
+    if len(validation) > 1:
+        raise DataError(f"{root} has both validation and val: keep one of them")
+    files = {split: _class_files(root / name) for split, name in names.items()}
+    for split, name in names.items():
+        if unknown := sorted(set(files[split]) - set(files["train"])):
+            raise DataError(f"{root / name}: no folder in train for the classes {unknown}")
+    return files
 
 
 def _class_files(split: Path) -> dict[str, list[Path]]:
@@ -297,27 +372,31 @@ def _tfds_examples(
     rows: np.ndarray | None = None,
 ) -> Iterator[_Example]:
     """Yields a split's examples, or some rows of them, by shard, so that an error can name it."""
-    from tensorflow_datasets import decode
+    from tensorflow_datasets import decode, features
 
     info = builder.info.splits[split]
+    # Of a record only what is asked for is taken apart. Pillow decodes, here as for folders: TFDS
+    # would take OpenCV where it finds it, and the two need not agree on the pixels of a JPEG.
+    asked = features.FeaturesDict(
+        {name: builder.info.features[name] for name in (image, label, *factors)}
+    )
+    parse = functools.partial(asked.deserialize_example_np, decoders={image: decode.SkipDecoding()})
     start = 0
     for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
         _check_shard(Path(path), length)
-        # Pillow decodes, here as for folders: TFDS would take OpenCV where it finds it, and the two
-        # need not agree on the pixels of a JPEG.
         source = builder.as_data_source(
-            f"{split}[{start}:{start + length}]", decoders={image: decode.SkipDecoding()}
+            f"{split}[{start}:{start + length}]",
+            deserialize_method=decode.DeserializeMethod.RAW_BYTES,
         )
         wanted: Sequence[int] = range(length)
         if rows is not None:
             wanted = (rows[(start <= rows) & (rows < start + length)] - start).tolist()
         for first in range(0, len(wanted), _READ_ROWS):
             some = wanted[first : first + _READ_ROWS]
-            for row, example in zip(some, _records(Path(path), source, some), strict=True):
-                where = f"{path}, record {row}"
+            for row, example in zip(some, _records(Path(path), source, parse, some), strict=True):
                 yield _Example(
-                    where,
-                    _open(where, io.BytesIO(example[image])),
+                    f"{path}, record {row}",
+                    example[image],
                     example[label],
                     {name: example[name] for name in factors},
                 )
@@ -339,9 +418,11 @@ def _check_shard(path: Path, length: int) -> None:
         )
 
 
-def _records(path: Path, source: Any, rows: Sequence[int]) -> list[dict[str, Any]]:
+def _records(
+    path: Path, source: Any, parse: Callable[[bytes], dict[str, Any]], rows: Sequence[int]
+) -> list[dict[str, Any]]:
     try:
-        return source.__getitems__(rows)
+        return [parse(record) for record in source.__getitems__(rows)]
     # The reader's RuntimeError for a wrong checksum, or whatever parsing wrong bytes runs into.
     except Exception as error:
         raise DataError(
@@ -365,8 +446,7 @@ def _stack(
     image: np.ndarray | None = None
     label = np.empty(count, np.int32)
     factors: dict[str, list[Any]] = {}
-    for row, example in enumerate(examples):
-        pixels = _pixels(example, mode, size)
+    for row, (example, pixels) in enumerate(_decoded(examples, mode, size)):
         if image is None:
             image = np.empty((count, *pixels.shape), np.uint8)
         if pixels.shape != image.shape[1:]:
@@ -398,18 +478,39 @@ def _times(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
+def _decoded(
+    examples: Iterable[_Example], mode: str, size: int
+) -> Iterator[tuple[_Example, np.ndarray]]:
+    """Yields the examples in order, each with its pixels, decoded on several threads."""
+
+    def pixels(task: Sequence[_Example]) -> list[np.ndarray]:
+        return [_pixels(example, mode, size) for example in task]
+
+    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    examples = iter(examples)
+    with ThreadPoolExecutor(threads) as pool:
+        # Some rows at a time, so that no more than these are in memory twice.
+        while some := list(itertools.islice(examples, _READ_ROWS)):
+            tasks = [some[first : first + _TASK_ROWS] for first in range(0, len(some), _TASK_ROWS)]
+            yield from zip(
+                some, itertools.chain.from_iterable(pool.map(pixels, tasks)), strict=True
+            )
+
+
 def _pixels(example: _Example, mode: str, size: int) -> np.ndarray:
     """Returns u8[H,W,C] of an example; Pillow decodes only now."""
     from PIL import Image
 
-    with example.image as image:
+    with _opened(example) as image:
         if image.mode not in _GREY | _COLOUR:
             # Pillow would clip 16-bit and float pixels to 8 bits without a word.
             raise DataError(f"{example.where}: pixels of mode {image.mode}; save it with 8 bits")
         with _readable(example.where):
+            image.load()
             # A palette with transparency is converted without a warning only by this way round.
             whole = image.convert("RGBA") if image.mode in ("P", "PA") else image
-            whole = whole.convert(mode)
+            if whole.mode != mode:
+                whole = whole.convert(mode)
             if size:
                 whole = whole.resize((size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(whole)
@@ -423,6 +524,14 @@ def _readable(where: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise DataError(f"{where} is not a readable image: {error}") from error
+
+
+def _opened(example: _Example) -> "PIL.Image.Image":
+    if isinstance(example.source, bytes):
+        return _open(example.where, io.BytesIO(example.source))
+    if isinstance(example.source, Path):
+        return _open(example.where, example.source)
+    return example.source
 
 
 def _open(where: str, source: Path | io.BytesIO) -> "PIL.Image.Image":

@@ -23,6 +23,7 @@ from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config
 from experiments.data import Data
 from experiments.flagfiles import ConfigError
+from experiments.layers import convolution
 from semjax import augment
 
 # Which weights of a run are read.
@@ -89,8 +90,15 @@ class Trained:
     @functools.cached_property
     def module(self) -> nn.Module:
         """The Linen module."""
+        # What a run insisted on need not be here where it is read.
+        wanted = self.config.convolutions if self.config.convolutions != "onednn" else "auto"
         return models.create(
-            self.config.model, self.inputs.num_classes, compute_dtype=self.config.compute_dtype
+            self.config.model,
+            self.inputs.num_classes,
+            compute_dtype=self.config.compute_dtype,
+            lowering=convolution.choose(
+                wanted, platform=jax.default_backend(), devices=jax.device_count()
+            ),
         )
 
     def apply_fn(
@@ -237,5 +245,6 @@ def _inputs(workdir: Path, config: Config, data: Data | None) -> Inputs:
             data_dir=config.data_dir,
             validation_fraction=config.validation_fraction,
             image_size=config.image_size,
+            cache=config.data_cache,
         )
     return Inputs.of(data)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
 from semjax.mixing import Mix, mix_inputs
 from semjax.outputs import ApplyFn, Hidden, Outputs
@@ -54,6 +55,81 @@ class MixingHook:
             raise ValueError(
                 f"the policy mixes at the hidden layers {wanted}, each of which apply_fn must "
                 f"offer once by `x = hidden(layer, x)`; it offered {self._called}"
+            )
+
+
+class SharedPrefix:
+    """The hooks of a mixed and a clean pass that share what lies before the layer mixed.
+
+    Up to the only hidden layer of a mix both passes compute the same from the same rows. The clean
+    pass goes on from the value that the mixed pass was about to mix (before any noise), so that
+    one forward and one backward pass of the layers before it serve both. The clean pass still
+    states them; the compiler drops what nothing depends on.
+
+    Args:
+      mix: the mix, of exactly one hidden layer.
+      hook: the hook that mixes there.
+      held: whether the clean pass takes the value as a constant.
+
+    Raises:
+      ValueError: a mix of no hidden layer, of several, or of the input too.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.hidden import MixingHook, SharedPrefix
+      >>> from semjax.mixing import Mix
+      >>> mix = Mix(jnp.array([1, 0]), jnp.zeros(2), layer=jnp.array([1, 1]), layers=(1,))
+      >>> shared = SharedPrefix(mix, MixingHook(mix, rows=2), held=False)
+      >>> shared.mixed(1, jnp.array([[1.0], [5.0]])).ravel().tolist()
+      [5.0, 1.0]
+      >>> shared.clean(1, jnp.array([[0.0], [0.0]])).ravel().tolist()
+      [1.0, 5.0]
+    """
+
+    def __init__(self, mix: Mix, hook: Hidden | None, *, held: bool) -> None:
+        """Remembers the layer, and the transformation that the passes are made in."""
+        if hook is None or len(mix.layers) != 1 or 0 in mix.layers:
+            found = f"layers={mix.layers}" if mix.layers else "a mix of the input"
+            raise ValueError(
+                "share_prefix=True needs a mix of exactly one hidden layer, such as "
+                f"semjax.at_layers(policy, layers=(1,)); found {found}"
+            )
+        (self._layer,) = mix.layers
+        self._hook, self._held = hook, held
+        self._trace = get_opaque_trace_state()
+        self._kept: dict[int, jax.Array] = {}
+        self._clean_called: list[int] = []
+
+    def mixed(self, layer: int, x: jax.Array, /) -> jax.Array:
+        """The hook of the mixed pass: keeps x, [B, ...], and mixes it.
+
+        Raises:
+          ValueError: x is a value of a transformation inside the model, which ends before the clean
+            pass begins.
+        """
+        if layer == self._layer:
+            if get_opaque_trace_state() != self._trace:
+                raise ValueError(
+                    f"share_prefix=True hands the hidden layer {layer} from the mixed pass to the "
+                    "clean one, so apply_fn must call hidden(layer, x) outside of jax.jit, "
+                    "jax.checkpoint (flax's nn.remat), jax.lax.scan and their like, where the "
+                    "layers before and after it may be; found it called inside of one"
+                )
+            self._kept[layer] = x
+        return self._hook(layer, x)
+
+    def clean(self, layer: int, x: jax.Array, /) -> jax.Array:
+        """The hook of the clean pass: what the mixed pass kept, and any other layer as it is."""
+        self._clean_called.append(layer)
+        x = self._kept.get(layer, x)
+        return jax.lax.stop_gradient(x) if self._held and layer in self._kept else x
+
+    def check(self) -> None:
+        """Raises ValueError unless the clean pass offered the layer, once."""
+        if self._clean_called.count(self._layer) != 1:
+            raise ValueError(
+                f"share_prefix=True needs the hidden layer {self._layer} to be offered once by "
+                f"`x = hidden(layer, x)` in the clean pass too; it offered {self._clean_called}"
             )
 
 

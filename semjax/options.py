@@ -29,6 +29,7 @@ class Options:
     Attributes:
       sem_weight: as there.
       schedule: as there.
+      sem_fraction: as there.
       distance: as there.
       stop_gradient: as there.
       clean_weight: as there.
@@ -38,12 +39,13 @@ class Options:
       label_smoothing: as there.
       passes: as there.
       state_from: as there.
+      share_prefix: as there.
       axis_name: as there.
       mixes: whether there is a policy.
 
     Raises:
       ValueError: an option out of range or at odds with another.
-      TypeError: a weight that is none.
+      TypeError: a weight or a fraction that is none.
 
     Example:
       >>> from semjax.options import Options
@@ -53,6 +55,7 @@ class Options:
 
     sem_weight: Weight = 1.0
     schedule: Callable[[jax.Array], ArrayLike] | None = None
+    sem_fraction: float = 1.0
     distance: Distance | DistanceFn = "mse"
     stop_gradient: str = "none"
     clean_weight: Weight = 0.0
@@ -62,6 +65,7 @@ class Options:
     label_smoothing: float = 0.0
     passes: str = "separate"
     state_from: str = "mixed"
+    share_prefix: bool = False
     axis_name: str | None = None
     mixes: bool = True
 
@@ -86,6 +90,7 @@ class Options:
                 raise ValueError(f"{name} must be finite and at least 0; found {value!r}")
         if self.schedule is not None and not self.has_gap:
             raise ValueError("schedule multiplies sem_weight, which is 0; found both")
+        self._check_fraction()
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(f"label_smoothing must be in [0, 1]; found {self.label_smoothing!r}")
         if self.regression and (self.label_smoothing or self.has_consistency):
@@ -105,6 +110,42 @@ class Options:
                 f"and sem_weight or clean_weight above 0; found passes={self.passes!r}, "
                 f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}"
             )
+        self._check_share_prefix()
+
+    def _check_fraction(self) -> None:
+        if self.sem_parts == 1:
+            return
+        for met, needed in (
+            (self.has_gap, "a gap to be measured on them: sem_weight above 0"),
+            (not self.has_clean_loss, "all rows left out of the label loss: clean_weight=0"),
+            (not self.has_consistency, "no use of the other clean rows: consistency_weight=0"),
+            (self.passes == "separate", "a clean pass of its own: passes='separate'"),
+        ):
+            if not met:
+                raise ValueError(
+                    f"sem_fraction={self.sem_fraction!r} forwards a part of the clean rows, which "
+                    f"needs {needed}; found sem_weight={self.sem_weight!r}, "
+                    f"clean_weight={self.clean_weight!r}, "
+                    f"consistency_weight={self.consistency_weight!r}, passes={self.passes!r}"
+                )
+
+    def _check_share_prefix(self) -> None:
+        if not self.share_prefix:
+            return
+        for met, needed in (
+            (self.mixes, "a policy that mixes"),
+            (self.needs_clean, "a clean pass: sem_weight or clean_weight above 0"),
+            (self.passes == "separate", "a clean pass of its own: passes='separate'"),
+            (self.sem_parts == 1, "all clean rows to be forwarded: sem_fraction=1"),
+        ):
+            if not met:
+                raise ValueError(
+                    f"share_prefix={self.share_prefix!r} lets the clean pass go on from what the "
+                    f"mixed pass computed, which needs {needed}; found "
+                    f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}, "
+                    f"passes={self.passes!r}, sem_fraction={self.sem_fraction!r}"
+                    f"{'' if self.mixes else ', policy=None'}"
+                )
 
     def row_losses(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """f32[B]: the label loss of rows as they are."""
@@ -118,6 +159,11 @@ class Options:
     def regression(self) -> bool:
         """Whether labels are numbers."""
         return self.label_loss == "mse"
+
+    @property
+    def sem_parts(self) -> int:
+        """The k of sem_fraction = 1 / k."""
+        return fraction_parts(self.sem_fraction)
 
     @property
     def has_gap(self) -> bool:
@@ -135,9 +181,44 @@ class Options:
         return not _is_zero(self.consistency_weight)
 
     @property
+    def holds_clean(self) -> bool:
+        """Whether the clean pass is one of its own that no gradient is asked of."""
+        learns = self.stop_gradient != "clean" or self.has_clean_loss or self.has_consistency
+        return self.passes == "separate" and not learns
+
+    @property
     def needs_clean(self) -> bool:
         """Whether the clean rows are forwarded; where nothing is mixed the mixed rows are clean."""
         return self.has_gap or self.has_clean_loss or (self.has_consistency and self.mixes)
+
+
+def fraction_parts(fraction: float) -> int:
+    """The k of a fraction 1 / k.
+
+    Args:
+      fraction: 1 / k for a whole k of at least 1, to four digits.
+
+    Returns:
+      k.
+
+    Raises:
+      ValueError: another number.
+      TypeError: no number; an array will not do, since shapes hang on it.
+
+    Example:
+      >>> from semjax.options import fraction_parts
+      >>> fraction_parts(1 / 3), fraction_parts(0.3333)
+      (3, 3)
+    """
+    if not isinstance(fraction, int | float):
+        raise TypeError(f"sem_fraction must be a Python number; found {fraction!r}")
+    parts = round(1 / fraction) if 1e-9 < fraction <= 1 else 0
+    if not math.isclose(parts * fraction, 1, abs_tol=5e-4):
+        raise ValueError(
+            "sem_fraction must be 1 / k for a whole k of at least 1, such as 1, 0.5, 0.3333 or "
+            f"0.25; found {fraction!r}"
+        )
+    return parts
 
 
 def _is_zero(weight: Weight) -> bool:

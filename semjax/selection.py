@@ -1,4 +1,4 @@
-"""One mix out of several, row by row: what switching between policies and leaving rows out need."""
+"""One mix out of several, row by row, and a part of a mix: switching policies, leaving rows out."""
 
 import dataclasses
 import math
@@ -105,6 +105,64 @@ def keep_rows(mixed: ArrayLike, mix: Mix) -> Mix:
     """
     apart = Mix(mix.partner, jnp.ones_like(mix.weight), groups=mix.groups)
     return select_rows(jnp.asarray(mixed).astype(jnp.int32), [apart, mix])
+
+
+def rows_of_part(x: ArrayLike, place: int, *, groups: int, parts: int) -> jax.Array:
+    """One of several equal parts of a batch: every `parts`-th of its groups, from one on.
+
+    Interleaved, not cut in runs: of a sharded batch every part is then spread over all devices, and
+    no row moves when the groups are a multiple of the parts times the devices.
+
+    Args:
+      x: [B, ...].
+      place: which part, at least 0 and below `parts`.
+      groups: G, contiguous groups of B / G rows; a divisor of B.
+      parts: A, a divisor of G.
+
+    Returns:
+      [B / A, ...], the rows of the groups place, place + A, place + 2 A, ...
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.selection import rows_of_part
+      >>> rows_of_part(jnp.arange(8), 1, groups=4, parts=2).tolist()
+      [2, 3, 6, 7]
+    """
+    x = jnp.asarray(x)
+    size, rest = x.shape[0], x.shape[1:]
+    grouped = x.reshape(groups // parts, parts, size // groups, *rest)
+    return grouped[:, place].reshape(size // parts, *rest)
+
+
+def mix_of_part(mix: Mix, place: int, *, parts: int) -> Mix:
+    """The mix of one of several parts of a batch, whose partners count from its own first row.
+
+    Args:
+      mix: the mix of the batch.
+      place: which part, as for `rows_of_part`.
+      parts: A, a divisor of mix.groups, so that partners are in the part.
+
+    Returns:
+      A Mix of B / A rows in G / A groups.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from semjax.mixing import Mix
+      >>> from semjax.selection import mix_of_part
+      >>> mix = Mix(jnp.array([1, 0, 3, 2]), jnp.array([0.1, 0.2, 0.3, 0.4]), groups=2)
+      >>> part = mix_of_part(mix, 1, parts=2)
+      >>> part.partner.tolist(), part.groups
+      ([1, 0], 1)
+    """
+
+    def take(leaf: jax.Array) -> jax.Array:
+        return rows_of_part(leaf, place, groups=mix.groups, parts=parts)
+
+    rows = jnp.arange(len(mix.partner), dtype=jnp.int32)
+    # Relative to its own row a partner keeps its place, since groups move as wholes.
+    partner = take(mix.partner - rows) + rows[: len(rows) // parts]
+    part = jax.tree.map(take, mix)
+    return dataclasses.replace(part, partner=partner, groups=mix.groups // parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from semjax.batches import check_batch, check_views, main_input, sample_weights
 from semjax.drawing import mix_of, streams
-from semjax.hidden import MixingHook, input_mix, run_model
+from semjax.hidden import MixingHook, SharedPrefix, input_mix, run_model
 from semjax.losses import (
     Distance,
     DistanceFn,
@@ -33,6 +33,7 @@ from semjax.outputs import ApplyFn, Hidden, Outputs
 from semjax.policies import Policy, mixup
 from semjax.probing import ModelProbe
 from semjax.rows import Rows
+from semjax.selection import mix_of_part, rows_of_part
 from semjax.targets import hits, label_values, mixed_values
 
 DEFAULT_POLICY = mixup(alpha=1.0)
@@ -53,6 +54,7 @@ def make_sem_loss(
     policy: Policy | None = DEFAULT_POLICY,
     sem_weight: Weight = 1.0,
     schedule: Callable[[jax.Array], ArrayLike] | None = None,
+    sem_fraction: float = 1.0,
     distance: Distance | DistanceFn = "mse",
     stop_gradient: StopGradient = "none",
     clean_weight: Weight = 0.0,
@@ -62,6 +64,7 @@ def make_sem_loss(
     label_smoothing: float = 0.0,
     passes: Passes = "separate",
     state_from: StateFrom = "mixed",
+    share_prefix: bool = False,
     axis_name: str | None = None,
 ) -> SemLoss:
     """Makes the semantic-equivariant mixup loss of a model.
@@ -77,6 +80,7 @@ def make_sem_loss(
     | AugMix | policy=None, sem_weight=0, consistency_weight=12, two views in the batch | 3 B |
     | UMIX | policy=mixup(), sem_weight=0, `sample_weight` in the batch | B |
     | sem on mixup, CutMix, RegMixup, UMIX | sem_weight > 0 | 2 B |
+    | the same, of 1 / k of the rows | sem_fraction=1 / k, policy=mixup(groups=k) | B + B / k |
     | sem and AugMix | policy=mixup(), sem_weight > 0, consistency_weight=12 | 4 B |
 
     (The RegMixup authors' code is reduction="mean", their paper's formula "sum".)
@@ -85,6 +89,19 @@ def make_sem_loss(
     clean one, reordered. A policy that looks at the model adds its own passes (see
     `semjax.ModelProbe`). A Python weight of 0 takes its term out of the program; then the gradients
     are those of the plain method, to the last bit.
+
+    What sem costs on top of the plain method, and what its options save:
+
+    | options | rows forwarded for the gap | backward pass of them |
+    |---|---|---|
+    | the defaults, or stop_gradient="mixed" | B | yes |
+    | stop_gradient="clean" | B | none |
+    | sem_fraction=1 / k | B / k | yes |
+    | both | B / k | none |
+    | share_prefix=True | B, from the layer mixed on | yes, of these layers |
+
+    No backward pass is made, and nothing kept for one, where nothing else learns from the clean
+    rows: passes="separate", clean_weight=0 and consistency_weight=0, both as Python numbers.
 
     Guarantees: the mix depends on rng, the batch's shapes and the policy alone, never on the other
     options. Weights, labels, gaps and reductions are float32 whatever the model computes in. Rows
@@ -99,6 +116,11 @@ def make_sem_loss(
         as they are.
       sem_weight: weight of the gap; a number of at least 0, an array, or a function of the step.
       schedule: a function of the step that multiplies sem_weight, for a ramp.
+      sem_fraction: 1 / k, the share of the rows whose clean representation is forwarded and whose
+        gap is measured: every k-th of the mix's groups, from the first on, so the groups must be a
+        multiple of k (on shards, of k times the shards). What the gap and BatchNorm take over a
+        batch they take over these rows. Below 1 it needs passes="separate", clean_weight=0 and
+        consistency_weight=0.
       distance: see `gap`.
       stop_gradient: the side of the gap held constant: "none", "clean" (the target) or "mixed".
       clean_weight: weight of the label loss on the clean rows; as sem_weight, a schedule too.
@@ -113,6 +135,13 @@ def make_sem_loss(
         then clean, then views). They differ where rows of a batch see each other, as in BatchNorm.
       state_from: the pass whose `model_state` is returned: "mixed", "clean", or "both", the mean of
         the two. A joint pass has one state only.
+      share_prefix: whether the clean pass goes on from what the mixed pass computed up to the layer
+        mixed, instead of computing it again: the same loss and gradients to rounding, without a
+        second forward and backward pass of the layers before. For mixes of exactly one hidden
+        layer (`at_layers(policy, layers=(L,))`, L >= 1), passes="separate" and sem_fraction=1.
+        apply_fn must call the hook outside of transformations of its own (jax.jit, jax.checkpoint,
+        jax.lax.scan). What it draws at random before the layer is one draw for both passes; the
+        state of the clean pass (state_from) is of another.
       axis_name: the axis the batch is sharded over inside pmap or shard_map, where `batch` is the
         shard and rng the same on every shard. The mix is drawn for the global batch and sliced;
         partners must stay in the shard (the policy's groups a multiple of the shards). The loss is
@@ -140,16 +169,17 @@ def make_sem_loss(
       | loss, mixed_loss, clean_loss, gap, consistency | the total and its terms, unweighted |
       | normalised_gap | the gap as normalised_mse, whatever the distance: scale-free |
       | accuracy | on the mixed rows: weight of the predicted class in the mixed label |
-      | clean_accuracy | on the clean rows |
+      | clean_accuracy | on the clean rows that are forwarded |
       | weight | mean weight |
       | unmixed | share of rows left as they were (weight 1, or their own partner) |
       | model_state | the new state, see state_from |
 
     Raises:
       ValueError: an option out of range or at odds with another; when called, a batch whose keys or
-        shapes do not fit.
-      TypeError: a policy or a weight that is none; when called, images or labels of a wrong dtype,
-        or an apply_fn that does not return Outputs.
+        shapes do not fit, a mix whose groups do not fit sem_fraction or whose layers do not fit
+        share_prefix, or a hook called where share_prefix cannot use it.
+      TypeError: a policy, a weight or a fraction that is none; when called, images or labels of a
+        wrong dtype, or an apply_fn that does not return Outputs.
 
     Example:
       >>> import jax, jax.numpy as jnp, semjax
@@ -179,6 +209,7 @@ def make_sem_loss(
         mixes=policy is not None,
         sem_weight=sem_weight,
         schedule=schedule,
+        sem_fraction=sem_fraction,
         distance=distance,
         stop_gradient=stop_gradient,
         clean_weight=clean_weight,
@@ -188,6 +219,7 @@ def make_sem_loss(
         label_smoothing=label_smoothing,
         passes=passes,
         state_from=state_from,
+        share_prefix=share_prefix,
         axis_name=axis_name,
     )
 
@@ -214,16 +246,42 @@ def make_sem_loss(
         if options.mixes:
             mixed_images = jax.tree.map(lambda x: input_mix(mix, x), images)
         inputs = [(mixed_images, keys.mixed)]
+        measured = _measured(mix, rows, batch.get("valid"), options)
         if options.needs_clean:
-            inputs.append((images, keys.clean))
+            inputs.append((jax.tree.map(measured.take, images), keys.clean))
         if options.has_consistency:
             views = check_views(batch, images)
             for view, key in enumerate(jax.random.split(keys.views, views.shape[1])):
                 inputs.append((rows.zero_padding(views[:, view]), key))
         outputs = _forward(apply_fn, params, inputs, mix, options)
-        return _combine(mix, rows, label, outputs, batch, options)
+        return _combine(mix, rows, measured, label, outputs, batch, options)
 
     return sem_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """The rows whose gap is measured, all or every k-th group: their mix, their means, the rows."""
+
+    mix: Mix
+    rows: Rows
+    take: Callable[[jax.Array], jax.Array]
+
+
+def _measured(mix: Mix, rows: Rows, valid: jax.Array | None, options: Options) -> _Measured:
+    parts = options.sem_parts
+    if parts == 1:
+        return _Measured(mix, rows, lambda x: x)
+    if mix.groups % parts:
+        of_shard = "" if rows.axis_name is None else " of each shard"
+        raise ValueError(
+            f"sem_fraction={options.sem_fraction!r} measures one in {parts} groups{of_shard}, so "
+            f"that partners are among the rows measured: the mix's groups must be a multiple of "
+            f"{parts}, as in semjax.mixup(groups={parts}); found groups={mix.groups}"
+        )
+    take = functools.partial(rows_of_part, place=0, groups=mix.groups, parts=parts)
+    few = Rows(rows.size // parts, None if valid is None else take(valid), rows.axis_name)
+    return _Measured(mix_of_part(mix, 0, parts=parts), few, take)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,11 +303,16 @@ def _forward(
     """The outputs of every input, in passes of their own or in one."""
     size = len(mix.partner)
     hook = MixingHook(mix, size) if mix.layers else None
+    hooks: list[Hidden | None] = [hook, *(None for _ in inputs[1:])]
+    shared = SharedPrefix(mix, hook, held=options.holds_clean) if options.share_prefix else None
+    if shared is not None:
+        hooks[:2] = shared.mixed, shared.clean
 
-    def forward(images: Any, key: jax.Array, hidden: Hidden | None) -> Outputs:
+    def forward(images: Any, key: jax.Array, hidden: Hidden | None, held: bool = False) -> Outputs:
         if options.axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(options.axis_name))
-        outputs = run_model(apply_fn, params, images, key, hidden=hidden)
+        learnt = _held(params) if held else params
+        outputs = run_model(apply_fn, learnt, images, key, hidden=hidden)
         _check_outputs(outputs, jax.tree.leaves(images)[0].shape[0], options)
         return outputs
 
@@ -258,14 +321,25 @@ def _forward(
         outputs = _split(forward(together, inputs[0][1], hook), size, len(inputs))
     else:
         outputs = [
-            forward(images, key, None if place else hook)
+            forward(images, key, hooks[place], held=place == 1 and options.holds_clean)
             for place, (images, key) in enumerate(inputs)
         ]
     if hook is not None:
         hook.check()
+    if shared is not None:
+        shared.check()
     mixed, *rest = outputs
     clean = rest.pop(0) if options.needs_clean else None
     return _Forwarded(mixed, clean, rest)
+
+
+def _held(params: Any) -> Any:
+    """The parameters as constants, so that a pass with them is not differentiated at all."""
+    return jax.tree.map(
+        # Trees of some frameworks hold functions too.
+        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf,
+        params,
+    )
 
 
 def _check_outputs(outputs: Outputs, rows: int, options: Options) -> None:
@@ -301,6 +375,7 @@ def _split(together: Outputs, size: int, parts: int) -> list[Outputs]:
 def _combine(
     mix: Mix,
     rows: Rows,
+    measured: _Measured,
     label: jax.Array,
     outputs: _Forwarded,
     batch: Mapping[str, Any],
@@ -329,7 +404,8 @@ def _combine(
     }
     loss = aux["mixed_loss"]
     if clean is not None and classes:
-        aux["clean_accuracy"] = rows.mean(hits(clean.logits, label))
+        correct = hits(clean.logits, measured.take(label))
+        aux["clean_accuracy"] = measured.rows.mean(correct)
     if clean is not None and options.has_clean_loss:
         clean_weight = _at_step(options.clean_weight, step, "clean_weight")
         values = label_values(options.label_loss, clean.logits, targets)
@@ -342,7 +418,7 @@ def _combine(
         sem_weight = _at_step(options.sem_weight, step, "sem_weight")
         if options.schedule is not None:
             sem_weight = sem_weight * _at_step(options.schedule, step, "schedule")
-        aux |= _gaps(mix, rows, mixed, clean, options)
+        aux |= _gaps(measured, mixed, clean, options)
         loss = loss + sem_weight * aux["gap"]
     if options.has_consistency:
         original = mixed if clean is None else clean
@@ -355,10 +431,11 @@ def _combine(
 
 
 def _gaps(
-    mix: Mix, rows: Rows, mixed: Outputs, clean: Outputs, options: Options
+    measured: _Measured, mixed: Outputs, clean: Outputs, options: Options
 ) -> dict[str, jax.Array]:
+    mix, rows = measured.mix, measured.rows
     # float32 before the target is mixed: a bfloat16 target would lose what the gap is made of.
-    prediction = jnp.asarray(mixed.representation, jnp.float32)
+    prediction = measured.take(jnp.asarray(mixed.representation, jnp.float32))
     target = jnp.asarray(clean.representation, jnp.float32)
     # A pooled representation is mixed by the weight, a feature map cell by cell.
     target = interpolate(mix, target) if target.ndim == 2 else interpolate_spatial(mix, target)

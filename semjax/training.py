@@ -17,6 +17,7 @@ from semjax import metrics
 from semjax.drawing import draw_mix
 from semjax.mixing import Mix
 from semjax.policies.common import Policy
+from semjax.selection import mix_of_part, rows_of_part
 from semjax.sem import SemLoss
 
 Batch = Mapping[str, Any]
@@ -186,8 +187,8 @@ def train_step(
       ema_decay: decay of the moving average, used when the state keeps one.
       accumulate: A, the number of parts of B / A rows whose gradients are added, for batches that
         do not fit. The mix is drawn for the whole batch, in groups that no part divides, so that
-        without BatchNorm (and with a gap that is a mean over rows, which normalised_mse is not) the
-        step equals the unaccumulated one.
+        without BatchNorm (and with a gap that is a mean over all rows, which normalised_mse and a
+        sem_fraction below 1 are not) the step equals the unaccumulated one.
       policy: the policy of the loss; needed when accumulate > 1 and the loss mixes.
 
     Returns:
@@ -288,11 +289,7 @@ def _split_aux(aux: Mapping[str, Any], model_state: Any) -> tuple[Any, dict[str,
 
 
 def _parts(batch: Batch, mix: Mix | None, parts: int) -> Batch:
-    """The batch as [A, B / A, ...]: part k takes the k-th of every A groups of rows.
-
-    Interleaved, not cut in A runs: on a sharded batch every part is then spread over all devices,
-    and no row moves when the groups are a multiple of A times the devices.
-    """
+    """The batch as [A, B / A, ...]: part k takes the k-th of every A groups of rows."""
     size = batch["image"].shape[0]
     # Where nothing is mixed every row is a group of its own, and may go to any part.
     groups = size if mix is None else mix.groups
@@ -302,20 +299,16 @@ def _parts(batch: Batch, mix: Mix | None, parts: int) -> Batch:
             f"partners stay in their part; found groups={groups} and a batch of {size} rows"
         )
 
-    def split(x: jax.Array) -> jax.Array:
-        x = x.reshape(groups // parts, parts, size // groups, *x.shape[1:])
-        return jnp.moveaxis(x, 1, 0).reshape(parts, size // parts, *x.shape[3:])
+    def part(place: int) -> Batch:
+        rest = {
+            name: rows_of_part(x, place, groups=groups, parts=parts)
+            for name, x in batch.items()
+            if name != "step" and x is not None
+        }
+        own_mix = jnp.zeros(0) if mix is None else mix_of_part(mix, place, parts=parts)
+        return {**rest, "mix": own_mix}
 
-    rest = {name: split(x) for name, x in batch.items() if name != "step" and x is not None}
-    if mix is None:
-        return {**rest, "mix": jnp.zeros((parts, 0))}
-    rows = jnp.arange(size, dtype=jnp.int32)
-    # Relative to its own row a partner keeps its place, since groups move as wholes.
-    nearby = split(mix.partner - rows) + jnp.arange(size // parts, dtype=jnp.int32)[None]
-    split_mix = dataclasses.replace(
-        jax.tree.map(split, mix), partner=nearby, groups=groups // parts
-    )
-    return {**rest, "mix": split_mix}
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(part, range(parts)))
 
 
 def _accumulate(

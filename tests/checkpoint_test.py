@@ -292,13 +292,24 @@ def test_a_second_writer_is_refused_until_the_first_is_killed(tmp_path: Path) ->
 def test_the_lock_is_freed_by_close_and_by_a_failed_opening(tmp_path: Path) -> None:
     with Checkpoints(tmp_path), pytest.raises(CheckpointError, match="another process writes"):
         Checkpoints(tmp_path)
-    (tmp_path / "checkpoints").rmdir()
     (tmp_path / "checkpoints").write_text("a file")
     for _ in range(2):
         with pytest.raises(CheckpointError, match=r"there is no directory .*/checkpoints"):
             Checkpoints(tmp_path)
     (tmp_path / "checkpoints").unlink()
     Checkpoints(tmp_path).close()
+
+
+def test_a_new_run_has_no_checkpoint_and_no_directory_for_them_till_the_first_save(
+    tmp_path: Path,
+) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.wait()
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (None, None)
+        assert not (tmp_path / "checkpoints").exists()
+        checkpoints.save(1, {"x": jnp.arange(3.0)})
+        assert checkpoints.latest_step() == 1
+    assert steps_on_disk(tmp_path) == [1]
 
 
 def test_closing_ends_every_thread_and_is_harmless_twice(tmp_path: Path) -> None:

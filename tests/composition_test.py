@@ -95,6 +95,12 @@ def box(key, batch, probe=None):
     )
 
 
+def test_rows_left_unmixed_keep_the_groups_of_the_others():
+    policy = semjax.choose({semjax.mixup(groups=2): 0.5})
+    mix = jax.eval_shape(lambda key: policy(key, BATCH), jax.random.key(0))
+    assert mix.groups == 2
+
+
 def test_fields_at_rest_are_exactly_neutral():
     policy = semjax.choose({marked("a"): 0.4, box: 0.3}, scope="sample")
     x = jnp.asarray(np.random.default_rng(0).normal(size=(ROWS, 4, 6, 2)), jnp.float32)

@@ -50,6 +50,8 @@ def test_every_flag_reaches_the_config():
     window = parse("--mix_from_step=3", "--mix_until_step=9")
     assert (window.mix_from_step, window.mix_until_step) == (3, 9)
     assert parse("--sem_weight=2").sem_weight == 2
+    assert parse("--sem_fraction=0.5", "--pairing_groups=2").sem_fraction == 0.5
+    assert parse(*SHARED).share_prefix
     assert parse("--nesterov").nesterov
     assert parse("--representation=spatial").representation == "spatial"
     assert parse("--pairing_groups=2", "--accumulate=2").accumulate == 2
@@ -58,7 +60,8 @@ def test_every_flag_reaches_the_config():
 APART = (
     *("policy", "policy_probabilities", "policy_options", "mix_from_step", "mix_until_step"),
     *("umix_from", "umix_first_step"),
-    *("sem_weight", "nesterov", "representation", "accumulate"),
+    *("sem_weight", "sem_fraction", "share_prefix", "nesterov", "representation"),
+    "accumulate",
 )
 
 
@@ -178,6 +181,9 @@ def test_flags_without_effect_are_named():
     assert parse("--policy=lisa+mixup", *own).without_effect() == []
 
 
+SHARED = ("--share_prefix", "--policy_options=mixup.layers=(1,)")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -240,6 +246,28 @@ def test_flags_without_effect_are_named():
         (["--accumulate=3"], "--accumulate=3: must divide --batch_size=128"),
         (["--accumulate=2"], "must divide --pairing_groups=1"),
         (["--sem_weight=0", "--sem_ramp_steps=5"], "--sem_ramp_steps=5"),
+        (["--sem_weight=0", "--sem_every=2"], "--sem_every=2: needs --sem_weight above 0"),
+        (["--sem_every=0"], "--sem_every=0: must be at least 1"),
+        (["--sem_every=2", "--state_from=clean"], "--sem_every=2: steps without the gap have no"),
+        (["--sem_fraction=0.4"], "--sem_fraction=0.4: sem_fraction must be 1 / k"),
+        (["--sem_fraction=2"], "--sem_fraction=2.0: must be above 0 and at most 1"),
+        (["--sem_fraction=0.5", "--sem_weight=0"], "--sem_fraction=0.5: needs --sem_weight above"),
+        (["--sem_fraction=0.5", "--clean_weight=1"], "allowed with --clean_weight=0"),
+        (["--sem_fraction=0.5", "--consistency_weight=1"], "--consistency_weight=0"),
+        (["--sem_fraction=0.5", "--passes=joint"], "--passes=separate"),
+        (["--sem_fraction=0.5"], "--pairing_groups=1 must be a multiple of 2"),
+        (
+            ["--sem_fraction=0.5", "--pairing_groups=2", "--accumulate=2"],
+            "--pairing_groups=2 must be a multiple of 4",
+        ),
+        (["--share_prefix"], "found --policy=mixup, which mixes at the layers (0,)"),
+        (["--share_prefix", "--policy=none", "--sem_weight=0"], "--share_prefix: needs a clean"),
+        ([*SHARED, "--sem_weight=0"], "found --sem_weight=0.0 --clean_weight=0.0"),
+        ([*SHARED, "--mix_from_step=1"], "which mixes at the layers (0, 1)"),
+        ([*SHARED, "--policy_probabilities=0.5"], "which mixes at the layers (0, 1)"),
+        ([*SHARED, "--passes=joint"], "found --passes=joint --sem_fraction=1.0"),
+        ([*SHARED, "--sem_fraction=0.5", "--pairing_groups=2"], "--sem_fraction=0.5"),
+        ([*SHARED, "--model=resnet20", "--remat"], "--share_prefix: --remat computes"),
         (["--nesterov", "--optimizer=adamw"], "--nesterov"),
         (["--flagfile=nothing.flags"], "--flagfile=nothing.flags: no such file"),
         (["--flagfile="], "--flagfile=: no such file"),

@@ -6,6 +6,7 @@ stands in pyproject.toml.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
@@ -28,4 +29,16 @@ def _key_reuse_unchecked(request: pytest.FixtureRequest) -> Iterator[None]:
     if marker and not (marker.args and isinstance(marker.args[0], str)):
         pytest.fail("key_reuse_unchecked needs the reason as its argument", pytrace=False)
     with jax.debug_key_reuse(False) if marker else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what started programs compile in a folder of the session, and out of the user's."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one for all workers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         yield

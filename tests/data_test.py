@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments import data, order
 
 # ------------------------------------------------------------------------------- order and batches
 
@@ -75,6 +75,21 @@ def test_image_and_label_of_a_batch_come_from_the_same_rows():
     np.testing.assert_array_equal(batch["image"], expected)
 
 
+@pytest.mark.parametrize("sampling", data.SAMPLINGS)
+def test_rows_name_the_batch(sampling):
+    split = _grouped(UNEVEN)
+    for step in (0, 5, 30):
+        options = {"batch_size": 8, "seed": 1, "sampling": sampling}
+        rows = data.rows_at(split, step, **options)
+        assert (rows.dtype, rows.shape) == (np.int32, (8,))
+        batch = data.batch_at(split, step, **options)
+        assert set(batch) == set(split.columns()) == {"image", "label", "group"}
+        for name, column in split.columns().items():
+            np.testing.assert_array_equal(batch[name], column[rows])
+    rows[...] = 0  # the caller's own
+    np.testing.assert_array_equal(data.batch_at(split, 30, **options)["label"], batch["label"])
+
+
 def test_batches_do_not_depend_on_the_order_they_are_asked_for():
     split = _numbered(40)
     forward = [data.batch_at(split, step, batch_size=7, seed=5)["label"] for step in range(20)]
@@ -109,7 +124,7 @@ def test_global_random_state_changes_nothing():
     split = _numbered(40)
     first = data.batch_at(split, 3, batch_size=7, seed=5)["label"]
     np.random.seed(7)
-    data._order.cache_clear()
+    order.uniform.cache_clear()
     np.testing.assert_array_equal(data.batch_at(split, 3, batch_size=7, seed=5)["label"], first)
 
 
@@ -281,7 +296,7 @@ def test_a_balanced_batch_depends_on_seed_and_step_alone_and_is_pinned():
         return batch["image"].ravel().tolist()
 
     forward = [rows(step) for step in range(20)]
-    data._balanced_order.cache_clear()
+    order.balanced.cache_clear()
     assert [rows(step) for step in reversed(range(20))] == forward[::-1]
     assert forward[11] == PINNED
 

@@ -289,6 +289,54 @@ def test_mix_drawn_on_shards_is_that_of_the_whole_batch(recipe):
     assert_trees_close(results, wanted, rtol=1e-5, atol=2e-6)
 
 
+def fraction_of(axis_name=None):
+    """Half of the rows, in two groups of two rows on each of the eight devices."""
+    policy = semjax.mixup(groups=16, weight_scope="sample", pairing="derangement")
+    options = {"sem_fraction": 0.5, "distance": "normalised_mse", "sem_weight": 3.0}
+    return make_sem_loss(mlp, policy=policy, axis_name=axis_name, **options)
+
+
+def wide_batch():
+    """32 rows, padded in measured groups and in others."""
+    batch = {"image": normal(32, *SHAPE, seed=1), "label": np.arange(32) % CLASSES}
+    return {**batch, "valid": ~np.isin(np.arange(32), [0, 1, 6, 13])}
+
+
+@functools.cache
+def fraction_on_one_device():
+    run = jax.jit(gradients({"fraction": fraction_of()}, mean=same))
+    return run(PARAMS, wide_batch(), jax.random.key(0))
+
+
+@pytest.mark.parametrize("recipe", ["shard_map with check_vma", "pmap"])
+def test_shards_measure_the_rows_that_one_device_measures(recipe):
+    run = RECIPES[recipe]({"fraction": fraction_of("data")})
+    results = run(PARAMS, wide_batch(), jax.random.key(0))
+    wanted = fraction_on_one_device()
+    assert wanted["fraction"][1]["gap"] > 1e-3
+    assert_trees_close(results, wanted, rtol=1e-5, atol=2e-6)
+
+
+def test_a_fraction_of_the_rows_of_each_device_moves_no_images():
+    optimizer = optax.sgd(0.1)
+    step = functools.partial(train_step, make_loss=lambda _: fraction_of(), optimizer=optimizer)
+    state = init_state(PARAMS, optimizer)
+    program, *_ = sharded(step, state, wide_batch(), DEVICES)
+    assert not moves_images(program.as_text())
+
+
+def test_shards_of_too_few_groups_are_refused():
+    def loss(params, batch, rng):
+        policy = semjax.mixup(groups=8)
+        return make_sem_loss(mlp, policy=policy, sem_fraction=0.5, axis_name="data")(
+            params, batch, rng
+        )
+
+    message = "one in 2 groups of each shard.* must be a multiple of 2.*found groups=1"
+    with pytest.raises(ValueError, match=message):
+        by_shard_map(loss, False)(PARAMS, wide_batch(), jax.random.key(0))
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_the_other_recipe_is_wrong(check_vma):
     """Why each mode names its recipe: nothing but the numbers tells."""

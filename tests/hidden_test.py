@@ -12,7 +12,7 @@ import reference
 
 import semjax
 from semjax import Mix, Outputs, make_sem_loss
-from semjax.hidden import MixingHook, input_mix, run_model, takes_hidden
+from semjax.hidden import MixingHook, SharedPrefix, input_mix, run_model, takes_hidden
 from semjax.mixing import Noise, mix_inputs
 
 ROWS = 5
@@ -105,6 +105,31 @@ def test_layers_that_no_policy_asks_for_may_be_offered():
     for layer in (2, 1, 3, 3):
         hook(layer, jnp.zeros((ROWS, 1)))
     hook.check()
+
+
+def shared_at(layer, held=False):
+    mix = mix_at(layer, layers=(layer,))
+    return mix, SharedPrefix(mix, MixingHook(mix, ROWS), held=held)
+
+
+def test_a_shared_value_is_mixed_in_one_pass_and_as_it_was_in_the_other():
+    mix, shared = shared_at(2)
+    before, x, own = (jnp.asarray(normal(ROWS, 3, seed=seed)) for seed in range(3))
+    np.testing.assert_array_equal(shared.mixed(1, before), before)
+    np.testing.assert_array_equal(shared.mixed(2, x), mix_inputs(mix, x))
+    np.testing.assert_array_equal(shared.clean(1, own), own)
+    np.testing.assert_array_equal(shared.clean(2, own), x)
+    shared.check()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_shared_value_is_a_constant_of_the_clean_pass_where_that_is_held(held):
+    def total(x):
+        _, shared = shared_at(1, held)
+        shared.mixed(1, x)
+        return shared.clean(1, jnp.zeros_like(x)).sum()
+
+    assert (jax.grad(total)(jnp.ones((ROWS, 2))) == (0 if held else 1)).all()
 
 
 # --- apply functions --------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Laws of experiments.loading: the digits, hold-outs and options."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 
-from experiments import data, loading
+from experiments import data, loading, order, sources
 
 
 def _keys(split):
@@ -42,6 +43,14 @@ def test_digits_are_scikit_learns(digits):
     }
 
 
+def test_digits_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch):
+    direct = sources._scikit_learn_digits()
+    nowhere = types.SimpleNamespace(find_spec=lambda name: None)
+    monkeypatch.setattr(sources, "importlib", types.SimpleNamespace(util=nowhere))
+    for found, expected in zip(sources._scikit_learn_digits(), direct, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_digits_test_split_is_stratified_and_disjoint(digits):
     assert (len(digits.train), len(digits.test), digits.validation) == (1437, 360, None)
     assert not set(_keys(digits.train)) & set(_keys(digits.test))
@@ -69,7 +78,7 @@ def test_the_hold_out_is_stratified(digits, held_out):
 def test_the_hold_out_is_the_same_whatever_happened_before(held_out):
     np.random.seed(11)
     data.batch_at(held_out.train, 1000, batch_size=32, seed=9)
-    data._order.cache_clear()
+    order.uniform.cache_clear()
     again = loading.load("digits", validation_fraction=0.25)
     assert _keys(again.validation) == _keys(held_out.validation)
 

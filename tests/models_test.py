@@ -12,8 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
+import semjax
 from experiments import models
+from experiments.layers import onednn
+
+needs_onednn = pytest.mark.skipif(onednn.unavailable() is not None, reason="oneDNN not installed")
 
 ALL = ("resnet18", "preact_resnet18", "resnet20", "wrn_16_2", "cnn", "mlp")
 CONVOLUTIONAL = ALL[:-1]
@@ -493,3 +498,46 @@ def test_integer_images_are_refused(name):
     images = jnp.zeros((2, 8, 8, 3), jnp.uint8)
     with pytest.raises(TypeError, match="images: expected a floating dtype, found uint8"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+
+
+# The same network computed in other ways
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lowering": "phased"},
+        pytest.param({"lowering": "onednn"}, marks=needs_onednn),
+        {"remat": True},
+        pytest.param({"lowering": "onednn", "remat": True}, marks=needs_onednn),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["post", "pre_norm"])
+def test_lowerings_and_rematerialisation_change_no_value(name, changed):
+    """Outputs, statistics and gradients, with hidden layers mixed as a policy does."""
+    plain, images = SMALL[name], random_images()
+    variables = random_variables(plain, images)
+    hook = semjax.interceptor(lambda layer, x: 0.5 * (x + x[::-1]), ["stage1_block1"])
+
+    def run(model, params, images):
+        with nn.intercept_methods(hook):
+            features, state = model.apply(
+                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+            )
+        return jnp.sum(features.logits**2), (features, state)
+
+    def everything(model):
+        value = jax.value_and_grad(functools.partial(run, model), argnums=(0, 1), has_aux=True)
+        return jax.jit(value)(variables["params"], images)
+
+    expected, found = everything(plain), everything(plain.copy(**changed))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for each, reference in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        scale = max(1.0, float(jnp.abs(reference).max()))
+        np.testing.assert_allclose(each, reference, rtol=0, atol=1e-4 * scale)
+
+
+def test_a_network_without_blocks_has_nothing_to_compute_again():
+    with pytest.raises(ValueError, match="remat: cnn has no residual blocks"):
+        models.create("cnn", 10, remat=True)

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import pytest
 
-from semjax.options import Options
+from semjax.options import Options, fraction_parts
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,69 @@ def test_terms_of_the_program(given, gap, clean, consistency, needs_clean):
     assert options.has_clean_loss == clean
     assert options.has_consistency == consistency
     assert options.needs_clean == needs_clean
+
+
+@pytest.mark.parametrize(
+    ("fraction", "parts"), [(1, 1), (1.0, 1), (0.5, 2), (1 / 3, 3), (0.3333, 3), (0.1429, 7)]
+)
+def test_a_fraction_is_one_of_so_many_parts(fraction, parts):
+    assert fraction_parts(fraction) == parts
+    assert Options(sem_fraction=fraction).sem_parts == parts
+
+
+@pytest.mark.parametrize("fraction", [0.4, 0.33, 0, -0.5, 2, 1.1, 1e-320, math.nan, math.inf])
+def test_other_fractions_are_refused(fraction):
+    with pytest.raises(ValueError, match=r"must be 1 / k for a whole k of at least 1.*found"):
+        fraction_parts(fraction)
+
+
+def test_a_fraction_that_shapes_cannot_hang_on_is_refused():
+    with pytest.raises(TypeError, match="must be a Python number; found Array"):
+        fraction_parts(jnp.float32(0.5))
+
+
+@pytest.mark.parametrize(
+    ("given", "held"),
+    [
+        ({"stop_gradient": "clean"}, True),
+        ({"stop_gradient": "clean", "state_from": "clean", "sem_fraction": 0.5}, True),
+        ({"stop_gradient": "mixed"}, False),
+        ({"stop_gradient": "clean", "clean_weight": 1.0}, False),
+        ({"stop_gradient": "clean", "clean_weight": jnp.float32(0)}, False),
+        ({"stop_gradient": "clean", "consistency_weight": 1.0}, False),
+        ({"stop_gradient": "clean", "passes": "joint"}, False),
+    ],
+)
+def test_the_clean_pass_is_held_where_nothing_learns_from_it(given, held):
+    assert Options(**given).holds_clean == held
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"sem_weight": 0, "clean_weight": 1.0},
+        {"sem_weight": jnp.float32(0)},
+        {"sem_weight": 0, "consistency_weight": 1.0},
+        {"sem_fraction": 1, "state_from": "both"},
+    ],
+)
+def test_a_prefix_is_shared_with_whatever_clean_pass_there_is(given):
+    assert Options(share_prefix=True, **given).share_prefix
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sem_weight": 0}, "needs a clean pass: sem_weight or .* found sem_weight=0, clean_we"),
+        ({"mixes": False, "sem_weight": 0}, "needs a policy that mixes; found .*, policy=None"),
+        ({"passes": "joint"}, "needs a clean pass of its own.*; found .*passes='joint'"),
+        ({"sem_fraction": 0.5}, "needs all clean rows .*: sem_fraction=1; found .*_fraction=0.5"),
+    ],
+)
+def test_what_a_shared_prefix_cannot_be_with_is_named(given, message):
+    with pytest.raises(ValueError, match=f"share_prefix=True .*{message}"):
+        Options(share_prefix=True, **given)
 
 
 def test_row_losses_are_those_of_the_label_loss():

@@ -150,6 +150,32 @@ def test_alignmix_mixes_at_the_last_layer_and_looks_at_the_model():
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"policy": "manifold_mixup"},
+        {"policy_options": "mixup.layers=(2,)"},
+        {"policy_options": "mixup.layers=(2,)", "policy_probabilities": "0.5"},
+        {"policy_options": "mixup.layers=(2,)", "mix_from_step": 1},
+        {"policy_options": "mixup.layers=(2,)", "mix_ramp_steps": 1},
+        {"policy": "mixup+cutmix", "policy_options": "mixup.layers=(2,);cutmix.layers=(3,1)"},
+        {"policy": "mixup+cutmix", "policy_options": "mixup.layers=(2,)"},
+    ],
+    ids=str,
+)
+def test_the_layers_named_are_those_of_the_mixes_drawn(flags):
+    given = dataclasses.asdict(Config(**flags))
+    drawn = jax.eval_shape(policies.build(given, 3), jax.random.key(0), BATCH)
+    assert policies.mixed_layers(given, 3) == tuple(sorted(drawn.layers or (0,)))
+
+
+def test_the_layers_of_other_policies_are_named():
+    assert policies.mixed_layers(dataclasses.asdict(Config(policy="alignmix")), 3) == (3,)
+    none = Config(policy="none", sem_weight=0, mix_from_step=1)
+    assert policies.mixed_layers(dataclasses.asdict(none), 3) == ()
+
+
+@pytest.mark.parametrize(
     "name", ["resnet18", "preact_resnet18", "resnet20", "wrn_10_1", "cnn", "mlp"]
 )
 def test_hidden_modules_are_modules_of_the_network(name):

@@ -12,6 +12,7 @@ from experiments import loading, models, program, sharding
 from experiments.config import Config
 
 TINY = Config(model="mlp", batch_size=16)
+SHARED = dataclasses.replace(TINY, share_prefix=True, policy_options="mixup.layers=(2,)")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,61 @@ def test_rows_per_step_doubles_with_a_clean_pass():
     assert program.rows_per_step(dataclasses.replace(TINY, sem_weight=0.0)) == 16
     both = dataclasses.replace(TINY, sem_weight=0.0, clean_weight=1.0)
     assert program.rows_per_step(both) == 32
+
+
+def test_rows_per_step_counts_the_clean_rows_of_a_fraction():
+    quarter = dataclasses.replace(TINY, sem_fraction=0.25, pairing_groups=4)
+    assert program.rows_per_step(quarter) == 16 + 4
+    seldom = dataclasses.replace(quarter, sem_every=2)
+    assert program.rows_per_step(seldom) == 16 + 4 / 2
+    assert program.without_gap(seldom).sem_fraction == 1
+    shared = dataclasses.replace(SHARED, sem_every=2)
+    assert program.rows_per_step(shared) == 16 + 16 / 2
+    assert not program.without_gap(shared).share_prefix
+
+
+def test_rows_per_step_are_a_mean_where_only_some_steps_have_a_gap():
+    assert program.rows_per_step(dataclasses.replace(TINY, sem_every=4)) == 16 + 16 / 4
+    clean = dataclasses.replace(TINY, sem_every=4, clean_weight=1.0)
+    assert program.rows_per_step(clean) == 32
+
+
+def test_one_step_in_k_has_the_gap_and_the_others_are_those_of_the_plain_method(
+    digits: data_lib.Data,
+):
+    config = dataclasses.replace(TINY, sem_every=3, sem_ramp_steps=5)
+    both = _build(config, digits)
+    assert [both.step_at(step) is both.step for step in range(7)] == [
+        *(True, False, False) * 2,
+        True,
+    ]
+    with_gap = _build(dataclasses.replace(TINY, sem_ramp_steps=5), digits)
+    plain = _build(dataclasses.replace(TINY, sem_weight=0.0), digits)
+    assert with_gap.plain_step is plain.plain_step is None
+    assert plain.step_at(1) is plain.step
+    batch = {
+        "image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8),
+        "label": jax.ShapeDtypeStruct((16,), np.int32),
+    }
+
+    def text(step: program.Step) -> str:
+        return step.lower(both.state_shape, batch, both.rng).as_text()
+
+    assert text(both.step) == text(with_gap.step)
+    assert text(both.plain_step) == text(plain.step) != text(with_gap.step)
+
+
+def test_a_shared_prefix_is_part_of_the_step(digits: data_lib.Data):
+    batch = {
+        "image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8),
+        "label": jax.ShapeDtypeStruct((16,), np.int32),
+    }
+
+    def text(config: Config) -> str:
+        built = _build(config, digits)
+        return built.step.lower(built.state_shape, batch, built.rng).as_text()
+
+    assert text(SHARED) != text(dataclasses.replace(SHARED, share_prefix=False))
 
 
 def test_parameter_count_is_of_the_parameters_alone(digits: data_lib.Data):

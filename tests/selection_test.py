@@ -1,6 +1,7 @@
 """Rows of several mixes put together, and what a field at rest means."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from semjax.mixing import Mix, Noise, interpolate_spatial, mix_inputs
-from semjax.selection import keep_rows, like_each_other, select_rows
+from semjax.selection import keep_rows, like_each_other, mix_of_part, rows_of_part, select_rows
 
 ROWS = 4
 
@@ -110,6 +111,35 @@ def test_rows_that_are_kept_apart_are_not_mixed():
     assert kept.weight[1::2].tolist() == [1, 1]
     assert kept.layer.tolist() == [2, 0, 2, 0]
     np.testing.assert_array_equal(kept.partner, EVERYTHING.partner)
+
+
+def test_parts_take_their_groups_in_turn():
+    x = np.arange(24).reshape(12, 2)
+    parts = [rows_of_part(x, place, groups=6, parts=3) for place in range(3)]
+    assert [part[:, 0].tolist() for part in parts] == [
+        [0, 2, 12, 14],
+        [4, 6, 16, 18],
+        [8, 10, 20, 22],
+    ]
+
+
+def test_the_mix_of_a_part_mixes_its_rows_as_the_whole_does():
+    """With every field that a mix can have: masks, warps, noise and a layer."""
+    grouped = dataclasses.replace(EVERYTHING, partner=jnp.array([1, 0, 2, 2]), groups=2)
+    x = random(ROWS, 4, 6, 3)
+
+    @jax.jit
+    def parts(x):
+        takes = [functools.partial(rows_of_part, place=i, groups=2, parts=2) for i in (0, 1)]
+        mixes = [mix_of_part(grouped, place, parts=2) for place in (0, 1)]
+        mixed = [mix_inputs(mix, take(x)) for mix, take in zip(mixes, takes, strict=True)]
+        return mixes, mixed, mix_inputs(grouped, x)
+
+    mixes, mixed, whole = parts(x)
+    np.testing.assert_allclose(jnp.concatenate(mixed), whole, rtol=1e-6)
+    assert [mix.partner.tolist() for mix in mixes] == [[1, 0], [0, 0]]
+    assert [(mix.groups, mix.layers) for mix in mixes] == 2 * [(1, grouped.layers)]
+    assert mixes[1].layer.tolist() == [2, 2]
 
 
 def test_no_mix_at_all_is_refused():

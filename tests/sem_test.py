@@ -345,6 +345,91 @@ def test_rows_forwarded(options, passes):
     assert seen == passes
 
 
+def test_a_clean_pass_that_nothing_learns_from_is_not_differentiated():
+    """The model's own derivative rule tells when it is asked for one."""
+    asked = []
+
+    @jax.custom_vjp
+    def encode(x, w):
+        asked.append(False)
+        return jnp.tanh(x @ w)
+
+    def forward(x, w):
+        asked.append(True)
+        return jnp.tanh(x @ w), (x, w)
+
+    encode.defvjp(forward, lambda kept, g: (jnp.zeros_like(kept[0]), kept[0].T @ g))
+
+    def own_rule(params, images, rng):
+        features = encode(images.reshape(len(images), -1), params["w"])
+        return Outputs(logits=features @ params["head"], representation=features)
+
+    for options, passes in (
+        ({}, [True, True]),
+        ({"stop_gradient": "clean"}, [True, False]),
+        ({"stop_gradient": "clean", "clean_weight": 1.0}, [True, True]),
+    ):
+        asked.clear()
+        gradient = functools.partial(grads, own_rule, batch=batch_of(mix=mix_of()), **options)
+        jax.eval_shape(gradient, weights_of(48))
+        assert asked == passes
+
+
+def test_a_held_clean_pass_has_the_gradients_of_a_held_representation():
+    """To the last bit, also with parameters that are no arrays."""
+
+    def held(prediction, target):
+        return jnp.square(prediction - jax.lax.stop_gradient(target)).mean(1)
+
+    assert_trees_equal(grads(stop_gradient="clean"), grads(distance=held))
+
+    def with_functions(params, images, rng):
+        return params["model"](params, images, rng)
+
+    params = {**weights_of(48), "model": mlp}
+    found = terms(with_functions, params, stop_gradient="clean")
+    assert_trees_equal(found, terms(stop_gradient="clean"))
+
+
+DEEP = {
+    "first": normal(4, 64, seed=10) / 2,
+    "second": normal(64, 64, seed=11) / 8,
+    "third": normal(64, 64, seed=12) / 8,
+    "head": normal(64, 5, seed=13) / 8,
+}
+
+
+def deep(params, images, rng, hidden):
+    x = images.reshape(len(images), -1)
+    for layer, name in enumerate(("first", "second", "third"), start=1):
+        x = hidden(layer, jnp.tanh(x @ params[name]))
+    return Outputs(logits=x @ params["head"], representation=x)
+
+
+@functools.cache
+def flops(backward, layer=0, **options):
+    """Floating-point operations of the compiled loss, or of its value and gradients."""
+    loss = make_sem_loss(deep, **options)
+    mix = dataclasses.replace(mix_of(32), layer=jnp.full(32, layer, jnp.int32), layers=(layer,))
+    function = jax.jit(jax.value_and_grad(loss, has_aux=True) if backward else loss)
+    program = function.lower(DEEP, batch_of(32, (2, 2, 1), mix=mix), jax.random.key(0))
+    return program.compile().cost_analysis()["flops"]
+
+
+def test_the_clean_pass_costs_a_forward_pass_and_its_gradient_the_rest_of_a_step():
+    step, forward = flops(True, sem_weight=0), flops(False, sem_weight=0)
+    assert flops(True, stop_gradient="clean") < step + 1.15 * forward < 1.5 * step
+    assert 1.9 * step < flops(True) < 2.1 * step
+
+
+@pytest.mark.parametrize("stop_gradient", ["none", "clean"])
+def test_what_lies_before_the_only_layer_mixed_is_computed_forward_once(stop_gradient):
+    """Both passes compute the same there, which the compiler sees."""
+    prefix = 2 * 32 * (4 * 64 + 64 * 64)
+    at_input, at_layer = (flops(True, layer, stop_gradient=stop_gradient) for layer in (0, 2))
+    assert at_layer < at_input - 0.9 * prefix
+
+
 def test_one_pass_of_2b_rows_equals_two_passes_without_batch_statistics():
     options = {"batch": batch_of(), "clean_weight": 0.5, "policy": semjax.cutmix()}
     separate, joint = (terms(**options, passes=passes) for passes in ("separate", "joint"))
@@ -426,6 +511,7 @@ def test_default_is_mixup_with_the_gap_at_weight_1():
         policy=semjax.mixup(alpha=1.0),
         sem_weight=1.0,
         schedule=None,
+        sem_fraction=1.0,
         distance="mse",
         stop_gradient="none",
         clean_weight=0.0,
@@ -434,9 +520,122 @@ def test_default_is_mixup_with_the_gap_at_weight_1():
         label_smoothing=0.0,
         passes="separate",
         state_from="mixed",
+        share_prefix=False,
         axis_name=None,
     )
     assert_trees_equal(terms(batch=batch), written_out)
+
+
+# Six groups of two rows; a third of them are the groups 0 and 3.
+CHOSEN = np.array([0, 1, 6, 7])
+
+
+def grouped(masked=False, padded=False):
+    """Twelve rows in six groups, in which the partner is the other row, and their mix."""
+    mix = mix_of(12, (4, 6) if masked else None)
+    mix = dataclasses.replace(mix, partner=jnp.arange(12) ^ 1, groups=6)
+    batch = batch_of(12, mix=mix)
+    if padded:
+        batch["valid"] = np.arange(12) != 7
+        batch["image"][7] = np.nan
+        mix = dataclasses.replace(mix, partner=mix.partner.at[6].set(6).at[7].set(7))
+    return {**batch, "mix": mix}
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gap_of_a_fraction_is_that_of_every_kth_group(masked, padded):
+    batch = grouped(masked, padded)
+    apply_fn, params = (halving, weights_of(2)) if masked else (mlp, weights_of(48))
+    aux = terms(apply_fn, params, batch, sem_fraction=1 / 3, sem_weight=2.0, compiled=True)
+
+    def mixed(x):
+        partner, weight, mask = batch["mix"].partner, batch["mix"].weight, batch["mix"].mask
+        if mask is None or x.ndim == 2:
+            return reference.interpolate(partner, weight, x)
+        return reference.interpolate_spatial(partner, mask, x)
+
+    images = np.nan_to_num(batch["image"])
+    clean = apply_fn(params, images, None)
+    prediction = apply_fn(params, jnp.float32(mixed(images)), None).representation
+    target = mixed(clean.representation)
+    valid = batch.get("valid", np.ones(12, bool))[CHOSEN]
+    for name, distance in (("gap", "mse"), ("normalised_gap", "normalised_mse")):
+        wanted = reference.gap(np.array(prediction)[CHOSEN], target[CHOSEN], distance, valid)
+        assert wanted > 1e-3
+        np.testing.assert_allclose(aux[name], wanted, rtol=2e-5)
+    np.testing.assert_allclose(aux["loss"], aux["mixed_loss"] + 2 * aux["gap"], rtol=1e-6)
+    hit = np.argmax(clean.logits, 1) == batch["label"]
+    np.testing.assert_allclose(aux["clean_accuracy"], hit[CHOSEN][valid].mean(), rtol=1e-6)
+    if not (masked or padded):  # what is no part of the gap is over all rows as before
+        numbers = expected(batch, mix=batch["mix"])
+        assert_terms(aux, numbers, ("mixed_loss", "accuracy", "weight"))
+
+
+@pytest.mark.parametrize("stop", ["none", "clean"])
+def test_gradient_of_a_fraction_is_that_of_the_gap_of_its_rows(stop):
+    batch, params = grouped(), weights_of(48)
+    mix = batch["mix"]
+    mixed = jnp.float32(reference.interpolate(mix.partner, mix.weight, batch["image"]))
+
+    def gap(params):
+        clean = mlp(params, batch["image"], None).representation
+        weight = mix.weight[:, None]
+        target = weight * clean + (1 - weight) * clean[mix.partner]
+        target = jax.lax.stop_gradient(target) if stop == "clean" else target
+        return jnp.square(mlp(params, mixed, None).representation - target)[CHOSEN].mean()
+
+    loss = make_sem_loss(mlp, sem_fraction=1 / 3, stop_gradient=stop)
+
+    def without_mixed_loss(params):
+        total, aux = loss(params, batch, jax.random.key(0))
+        return total - aux["mixed_loss"]
+
+    found, wanted = jax.jit(lambda p: (jax.grad(without_mixed_loss)(p), jax.grad(gap)(p)))(params)
+    np.testing.assert_allclose(found["w"], wanted["w"], atol=2e-6)
+
+
+@pytest.mark.parametrize("state_from", ["mixed", "clean", "both"])
+def test_a_fraction_forwards_its_rows_alone(state_from):
+    """In the order of the batch, with the statistics of these rows."""
+    seen = []
+
+    def recording(params, images, rng):
+        seen.append(np.asarray(images))
+        state = {"mean": images.mean(0), "rows": jnp.array(len(images))}
+        return dataclasses.replace(mlp(params, images, rng), model_state=state)
+
+    batch = grouped()
+    state = terms(recording, batch=batch, sem_fraction=1 / 3, state_from=state_from)["model_state"]
+    assert [len(images) for images in seen] == [12, 4]
+    np.testing.assert_array_equal(seen[1], batch["image"][CHOSEN])
+    mixed, clean = (images.mean(0) for images in seen)
+    wanted = {"mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}[state_from]
+    np.testing.assert_allclose(state["mean"], wanted, atol=1e-6)
+    assert state["rows"] == (4 if state_from == "clean" else 12)
+
+
+def test_a_fraction_takes_trees_of_inputs_and_hidden_layers():
+    """The hook is of the pass of all rows; the clean one meets no mixing."""
+    params = {"first": normal(3, 4, seed=1), "second": normal(4, 4, seed=2)}
+
+    def tree(params, inputs, rng, hidden):
+        x = hidden(1, jnp.tanh(inputs["a"] @ params["first"] + inputs["b"]))
+        features = jnp.tanh(x @ params["second"])
+        return Outputs(logits=features, representation=features)
+
+    inputs = {"a": normal(12, 3, seed=3), "b": normal(12, 4, seed=4)}
+    mix = dataclasses.replace(grouped()["mix"], layer=jnp.ones(12, jnp.int32), layers=(1,))
+    batch = {"image": inputs, "label": np.arange(12) % 4, "mix": mix}
+    aux = terms(tree, params, batch, sem_fraction=1 / 3)
+    x = np.tanh(inputs["a"] @ params["first"] + inputs["b"])
+    mixed, clean = (
+        np.tanh(x @ params["second"])
+        for x in (reference.interpolate(mix.partner, mix.weight, x), x)
+    )
+    target = reference.interpolate(mix.partner, mix.weight, clean)
+    wanted = reference.gap(mixed[CHOSEN], target[CHOSEN], "mse")
+    np.testing.assert_allclose(aux["gap"], wanted, rtol=2e-5)
 
 
 @pytest.mark.parametrize("stop", ["none", "clean", "mixed"])
@@ -767,6 +966,11 @@ def ramp(step):
         ({"policy": None, "sem_weight": 0, "clean_weight": 1}, "must be 0; found 0 and 1"),
         ({"state_from": "clean", "passes": "joint"}, "needs a clean pass of its own"),
         ({"state_from": "both", "sem_weight": 0}, "needs a clean pass of its own"),
+        ({"sem_fraction": 0.4}, "sem_fraction must be 1 / k .* or 0.25; found 0.4"),
+        ({"sem_fraction": 0.5, "sem_weight": 0}, "sem_fraction=0.5 .* needs a gap"),
+        ({"sem_fraction": 0.5, "clean_weight": 1}, "out of the label loss: clean_weight=0; found"),
+        ({"sem_fraction": 0.5, "consistency_weight": 1}, "needs .*: consistency_weight=0; found"),
+        ({"sem_fraction": 0.5, "passes": "joint"}, "needs a clean pass .* passes='separate'"),
     ],
 )
 def test_options_out_of_range_are_named(options, message):
@@ -803,6 +1007,14 @@ IMAGES = np.zeros((7, 4, 6, 2), np.float32)
 def test_batches_that_do_not_fit_are_refused(changes, error, message):
     with pytest.raises(error, match=message):
         terms(batch={**batch_of(), **changes})
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(6, 1), (6, 3)])
+def test_groups_that_do_not_fit_the_fraction_are_refused(rows, groups):
+    message = rf"multiple of 2, as in semjax.mixup\(groups=2\); found groups={groups}"
+    mix = dataclasses.replace(mix_of(rows), groups=groups)
+    with pytest.raises(ValueError, match=message):
+        terms(batch=batch_of(rows, mix=mix), sem_fraction=0.5)
 
 
 @pytest.mark.parametrize("name", ["image", "label"])

@@ -161,6 +161,19 @@ def test_folder_names_the_image_it_cannot_read(tmp_path, content):
         loading.load(source, image_size=4)
 
 
+def test_images_are_decoded_in_order_and_the_first_bad_one_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_READ_ROWS", 6)
+    monkeypatch.setattr(sources, "_TASK_ROWS", 2)
+    files = {f"train/dog/{i:02}.png": _colour(i) for i in range(15)}
+    source = _write(tmp_path, files | {"test/dog/a.png": _colour(1)})
+    assert _reds(loading.load(source).train) == list(range(15))
+    for bad in ("12", "09", "08", "03"):
+        path = tmp_path / "train" / "dog" / f"{bad}.png"
+        path.write_bytes(path.read_bytes()[:-30])
+        with pytest.raises(data.DataError, match=rf"{bad}\.png is not a readable image"):
+            loading.load(source)
+
+
 def test_folder_refuses_16_bit_images(tmp_path):
     deep = Image.fromarray(np.full((4, 5), 40000, np.uint16))
     with pytest.raises(data.DataError, match=r"dog/a\.png: pixels of mode I;16"):
@@ -601,6 +614,51 @@ def test_tfds_sets_of_one_split_are_split_once_for_all(factor_sets, monkeypatch)
     fewer = loading.load("dsprites", data_dir=factor_sets)
     assert rows(fewer.test) == rows(whole.test)
     assert len(fewer.train) == 7 and set(rows(fewer.train)) < set(rows(whole.train))
+
+
+@pytest.mark.parametrize("name", ["toy", "dsprites"])
+def test_tfds_set_is_the_same_from_the_cache(toy, factor_sets, tmp_path, monkeypatch, name):
+    root = factor_sets if name == "dsprites" else str(toy.parents[1])
+    options = {"data_dir": root, "cache": str(tmp_path / "cache")}
+    plain = loading.load(name, data_dir=root)
+    loading.load(name, **options)
+    monkeypatch.setattr(sources, "_read_tfds", lambda *_: pytest.fail("it was decoded again"))
+    kept = loading.load(name, **options)
+    assert kept.num_classes == plain.num_classes
+    for a, b in ((plain.train, kept.train), (plain.test, kept.test)):
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.label, b.label)
+        assert list(a.factors or ()) == list(b.factors or ())
+        for factor, values in (a.factors or {}).items():
+            np.testing.assert_array_equal(values, b.factors[factor])
+
+
+@pytest.mark.parametrize("changed", ["dataset_info.json", "features.json", "record file"])
+def test_tfds_set_that_changed_is_decoded_again(toy, tmp_path, changed):
+    cache = tmp_path / "cache"
+    assert len(_reload(toy, cache=str(cache)).train) == 9
+    path = _record_file(toy) if changed == "record file" else toy / changed
+    state = path.stat()
+    if changed == "record file":
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    else:  # the same size and time, so that only the content tells
+        path.write_bytes(path.read_bytes().replace(b"  ", b" \t", 1))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert path.stat().st_size == state.st_size
+    assert len(_reload(toy, cache=str(cache)).train) == 9
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_tfds_damage_is_not_hidden_by_the_cache(toy, tmp_path):
+    cache = str(tmp_path / "cache")
+    _reload(toy, cache=cache)
+    path = _record_file(toy)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(data.DataError, match=f"{path} holds 0 readable records"):
+        _reload(toy, cache=cache)
+    path.unlink()
+    with pytest.raises(data.DataError, match=f"{path} is missing"):
+        _reload(toy, cache=cache)
 
 
 def test_tfds_factor_set_without_its_label_is_named(tmp_path):

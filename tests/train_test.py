@@ -43,11 +43,11 @@ def run(workdir: pathlib.Path, *args: str) -> dict:
     return train.run(parse(f"--workdir={workdir}", *TINY, *args))
 
 
-def spawn(workdir: pathlib.Path, *args: str, devices: int = 1, seed: str = "--seed=0"):
+def spawn(workdir: pathlib.Path, *args: str, seed: str = "--seed=0", **environment: str):
     """The program as a person starts it; each caller waits for it with a limit."""
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *TINY, seed, *args],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)},
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,6 +77,14 @@ def lines(workdir: pathlib.Path) -> list[dict]:
     ]
 
 
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[program.Program]:
+    """The programs that the runs of a test make."""
+    found, build = [], program.build
+    monkeypatch.setattr(program, "build", lambda *args: found.append(build(*args)) or found[-1])
+    return found
+
+
 def snapshot(directory: pathlib.Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
@@ -102,6 +110,9 @@ def test_a_run_leaves_its_flags_metrics_checkpoints_and_summary(finished: pathli
     assert (summary["steps"], summary["seed"]) == (6, 0)
     assert summary["wall_time"] > 0 and summary["images_per_second"] > 0
     assert summary["jax"] == jax.__version__
+    start = summary["startup"]
+    assert list(start) == ["imports", "data", "build", "compile", "first_step", "total"]
+    assert min(start.values()) > 0
     steps = [line["step"] for line in lines(finished) if "loss" in line]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert {"gap", "accuracy", "mixed_loss", "learning_rate"} <= set(lines(finished)[0])
@@ -145,6 +156,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
 ):
     workdir = tmp_path / "killed"
     process = spawn(workdir)
+    os.setpriority(os.PRIO_PROCESS, process.pid, 10)  # so that the kill is not late
     _wait_for(workdir / "checkpoints" / "2", process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -174,15 +186,22 @@ def test_resumed_on_eight_devices_equals_one(finished: pathlib.Path, tmp_path: p
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_more_steps_go_on(finished: pathlib.Path, tmp_path: pathlib.Path):
+def test_more_steps_go_on(
+    finished: pathlib.Path, tmp_path: pathlib.Path, built: list[program.Program]
+):
     workdir = tmp_path / "longer"
     shutil.copytree(finished, workdir)
     summary = run(workdir, "--steps=8")
     assert summary["steps"] == 8
     assert [line["step"] for line in lines(workdir) if "loss" in line] == list(range(1, 9))
+    assert next(iter(summary["startup"])) == "data"  # no process was started for it
+    # A restored state is of the same kind as one that a step has made.
+    assert built[0].step._cache_size() == built[0].evaluate._cache_size() == 1
 
 
-def test_the_best_on_validation_is_reported_apart_from_the_final_weights(tmp_path: pathlib.Path):
+def test_the_best_on_validation_is_reported_apart_from_the_final_weights(
+    tmp_path: pathlib.Path, built: list[program.Program]
+):
     summary = run(tmp_path / "run", "--validation_fraction=0.2", "--eval_every=2")
     accuracies = {
         line["step"]: line["validation_accuracy"]
@@ -195,18 +214,34 @@ def test_the_best_on_validation_is_reported_apart_from_the_final_weights(tmp_pat
     assert 0 <= summary["best_test_accuracy"] <= 1 and "test_accuracy" in summary
     # While training, the test split was not looked at.
     assert not any("test_accuracy" in line for line in lines(tmp_path / "run"))
+    # Training, evaluation and checkpoints take turns and no program is compiled again, not for the
+    # weights of a checkpoint either.
+    assert built[0].step._cache_size() == built[0].evaluate._cache_size() == 1
+
+
+def test_only_one_step_in_k_has_a_gap_and_both_programs_are_compiled_once(
+    tmp_path: pathlib.Path, built: list[program.Program]
+):
+    args = ("--model=mlp", "--policy=mixup", "--crop_padding=0", "--sem_every=2", "--steps=5")
+    run(tmp_path / "run", *args)
+    steps = [line for line in lines(tmp_path / "run") if "loss" in line]
+    for name in ("gap", "normalised_gap", "clean_accuracy"):
+        assert [line["step"] for line in steps if name in line] == [1, 3, 5]
+    assert all(line["gap"] > 0 for line in steps if "gap" in line)
+    assert len({line["loss"] for line in steps}) == 5
+    assert built[0].step._cache_size() == built[0].plain_step._cache_size() == 1
 
 
 def test_groups_reach_the_step_and_rows_are_sampled_as_asked(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
-    seen, original = [], train.data_lib.batch_at
+    seen, original = [], train.data_lib.rows_at
 
-    def batch_at(split, step, **options):
+    def rows_at(split, step, **options):
         seen.append(options)
         return original(split, step, **options)
 
-    monkeypatch.setattr(train.data_lib, "batch_at", batch_at)
+    monkeypatch.setattr(train.data_lib, "rows_at", rows_at)
     args = ("--dataset=coloured_digits", "--image_size=8", "--model=mlp", "--crop_padding=0")
     method = ("--policy=lisa", "--sem_weight=0", "--sampling=balanced", "--steps=1")
     summary = run(tmp_path / "run", *args, *method)
@@ -254,6 +289,7 @@ def test_another_seed_is_another_run(finished: pathlib.Path, tmp_path: pathlib.P
         ("--state_from=clean",),
         ("--pairing_groups=4",),
         ("--pairing_groups=4", "--accumulate=2"),
+        ("--pairing_groups=4", "--sem_fraction=0.5"),
         ("--crop_padding=2",),
         ("--flip",),
         ("--cutout_size=3",),
@@ -307,7 +343,7 @@ def refused(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
     def reached(*_: object) -> None:
         pytest.fail("training was reached before the mistake was found")
 
-    monkeypatch.setattr(train, "_Trainer", reached)
+    monkeypatch.setattr(train, "Trainer", reached)
     return command
 
 
@@ -394,6 +430,22 @@ def test_a_file_is_no_run_directory(refused, tmp_path: pathlib.Path):
     (tmp_path / "file").write_text("mine")
     assert "is not a directory" in refused(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_the_program_itself_keeps_what_it_compiles_where_it_is_told(tmp_path: pathlib.Path):
+    args = ("--dataset=folder:nowhere", f"--compile_cache={tmp_path / 'compiled'}")
+    for given in (str(tmp_path / "given"), ""):
+        process = spawn(tmp_path / "run", *args, JAX_COMPILATION_CACHE_DIR=given)
+        assert "nowhere" in finish(process, code=2)
+        assert (tmp_path / "compiled").exists() == (not given)
+
+
+def test_importing_the_program_loads_nothing_that_no_first_step_needs():
+    heavy = ("orbax", "tensorstore", "sklearn", "scipy", "matplotlib", "PIL", "pandas")
+    more = ("tensorflow_datasets", "tensorboardX", "requests")
+    code = f"import sys, experiments.train; print([m for m in {heavy + more} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_program_itself_exits_with_2_and_one_line(tmp_path: pathlib.Path):

@@ -1,0 +1,321 @@
+"""The loop over steps: what is dispatched, fetched, logged, evaluated and saved, and when.
+
+The host stays ahead of the devices. It dispatches the next steps, and the copies of their batches,
+before a step is finished; what a step reports is fetched once later ones are on their way, so that
+no device waits for the host. Only an evaluation or a checkpoint lets the devices run empty.
+"""
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments import data as data_lib
+from experiments import program as program_lib
+from experiments import sharding, uncertainty
+from experiments.checkpoint import Checkpoints
+from experiments.config import Config
+from experiments.data import Data, Split
+from experiments.feed import feed
+from experiments.program import Program
+from experiments.progress import Progress
+from experiments.startup import Startup
+from semjax import metrics
+from semjax.training import TrainState
+
+# Steps, or batches of an evaluation, that are dispatched and not known to be finished. One runs and
+# two wait: enough to hide a slow moment of the host, few enough for Ctrl-C to be heard, for a limit
+# to stop the run in time, and for the batches in flight to be no burden on memory.
+IN_FLIGHT = 3
+# What the progress line has room for; metrics.jsonl has the rest.
+_SHOWN = ("loss", "accuracy", "gap", "learning_rate", "validation_accuracy", "test_accuracy")
+
+
+class TrainingError(RuntimeError):
+    """The run cannot go on; the message says at which step and why."""
+
+
+class Log(Protocol):
+    """Where metrics go."""
+
+    def write(self, step: int, line: Mapping[str, Any]) -> None:
+        """Writes one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The steps of a run, and what happens after which."""
+
+    total: int
+    eval_every: int
+    checkpoint_every: int
+    log_every: int
+
+    def evaluates(self, step: int) -> bool:
+        """Whether an evaluation follows the step; one follows the last."""
+        return step % self.eval_every == 0 or step == self.total
+
+    def saves(self, step: int) -> bool:
+        """Whether a checkpoint follows the step; one follows every evaluation."""
+        return step % self.checkpoint_every == 0 or self.evaluates(step)
+
+    def logs(self, step: int) -> bool:
+        """Whether the means since the last line are written.
+
+        They are at every checkpoint, so that the lines of a resumed run average the same steps as
+        those of an uninterrupted one.
+        """
+        return step % self.log_every == 0 or self.saves(step)
+
+
+class Trainer:
+    """The steps of a run and what happens around them."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        plan: Plan,
+        program: Program,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        log: Log,
+        progress: Progress,
+        startup: Startup,
+    ) -> None:
+        """Takes what the run has made; nothing is put on a device before `train`."""
+        self.config, self.data, self.plan = config, data, plan
+        self.program, self.mesh = program, mesh
+        self.checkpoints, self.log = checkpoints, log
+        self._progress, self._startup = progress, startup
+        self._clock = _Clock()
+        self._compiled: list[Any] = []
+        self._flight = collections.deque[tuple[int, dict[str, jax.Array], Any]]()
+        # Of the steps since the last line: what they reported, and the names of it to leave out.
+        self._reported: list[tuple[dict[str, jax.Array], set[str]]] = []
+        self._absent = _absent_terms(config)
+        self._absent_in_plain = _absent_terms(program_lib.without_gap(config))
+        self._skipped_in_a_row = 0
+        self._line: dict[str, float] = {}
+        # Without a validation split nothing is selected, so the test curve can be shown as
+        # published work shows it.
+        self._watched = "test" if data.validation is None else "validation"
+        self._last: dict[str, float] = {}
+
+    @property
+    def images_per_second(self) -> float:
+        """Training rows per second, compilation, evaluation and checkpoints left out."""
+        return self._clock.steps_per_second * self.config.batch_size
+
+    def train(self, state: TrainState, step: int) -> TrainState:
+        """Takes the steps that are left; what happens after each stands in the plan."""
+        batch_at = feed(self.config, self.data.train, self.mesh)
+        self._clock.starts(step)
+        try:
+            while step < self.plan.total:
+                state, logs = self._take(step, state, batch_at(step))
+                step += 1
+                # Asked for now: later it would stand behind the steps that follow.
+                rate = self.program.learning_rate(step - 1) if self.plan.logs(step) else None
+                self._flight.append((step, logs, rate))
+                if self.plan.saves(step):
+                    self._finish(leaving=0)
+                    self._save(step, state)
+                    self._clock.starts(step)
+                else:
+                    self._finish(leaving=IN_FLIGHT - 1)
+        finally:
+            _wait(logs for _, logs, _ in self._flight)
+        return state
+
+    def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
+        """Accuracy, NLL and ECE of the weights on a whole split."""
+        parts = _one_by_one(
+            self.program.evaluate(state, sharding.put_batch(rows, self.mesh))
+            for rows in data_lib.eval_batches(split, self._eval_size)
+        )
+        # Added on the host, where they are: no program, no copy back.
+        total = functools.reduce(functools.partial(jax.tree.map, np.add), parts)
+        summary = jax.device_get(metrics.summarise(total))
+        return {name: float(summary[name]) for name in ("accuracy", "nll", "ece", "brier")}
+
+    def wrong(self, state: TrainState) -> np.ndarray:
+        """Which rows of the training split are misclassified, bool[N]."""
+        parts = _one_by_one(
+            self.program.correct(state, sharding.put_batch(rows, self.mesh))
+            for rows in data_lib.eval_batches(self.data.train, self._eval_size)
+        )
+        return np.concatenate(list(parts))[: len(self.data.train)] == 0
+
+    def result(self, state: TrainState) -> dict[str, Any]:
+        """Test figures of the final weights; apart from them, of the best on validation."""
+        if self._watched == "test" and self._last:
+            return {**self._last, "skipped_steps": int(state.skipped)}
+        result: dict[str, Any] = _named("test", self.evaluate(state, self.data.test))
+        result["skipped_steps"] = int(state.skipped)
+        best = self.checkpoints.best_step()
+        if self.data.validation is not None and best is not None:
+            state = self.checkpoints.restore(self.program.state_shape, step=best)
+            result["best_step"] = best
+            result |= _named("best_validation", self.evaluate(state, self.data.validation))
+            result |= _named("best_test", self.evaluate(state, self.data.test))
+        return result
+
+    @property
+    def _eval_size(self) -> int:
+        return self.config.eval_batch_size or self.config.batch_size
+
+    def _take(
+        self, step: int, state: TrainState, batch: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Dispatches a step. One whose program is not compiled yet is finished too."""
+        function = self.program.step_at(step)
+        if function in self._compiled:
+            return function(state, batch, self.program.rng)
+        self._finish(leaving=0)
+        self._clock.stops(step)
+        first = not self._compiled
+        self._compiled.append(function)
+        if first:
+            self._startup.ends("build")
+        result = function(state, batch, self.program.rng)  # returns when it is compiled
+        if first:
+            self._startup.ends("compile")
+        jax.block_until_ready(result)
+        if first:
+            self._startup.ends("first_step")
+        self._clock.starts(step + 1)
+        return result
+
+    def _save(self, step: int, state: TrainState) -> None:
+        """What follows the line of a step: its evaluation, if one is due, and its checkpoint."""
+        line, chosen_by = self._line, None
+        if self.plan.evaluates(step):
+            watched = getattr(self.data, self._watched)
+            self._last = _named(self._watched, self.evaluate(state, watched))
+            self.log.write(step, self._last)
+            if self.config.record_errors:
+                uncertainty.record(self.config.workdir, step, self.wrong(state))
+            line = line | self._last
+            chosen_by = self._last if self.data.validation else None
+        self._show(step, line)
+        self.checkpoints.save(step, state, metrics=chosen_by)
+
+    def _finish(self, *, leaving: int) -> None:
+        """Waits until no more steps are in flight, and writes the lines that are due."""
+        while len(self._flight) > leaving:
+            step, logs, learning_rate = self._flight[0]
+            jax.block_until_ready(logs)
+            self._flight.popleft()
+            self._progress.update(step)
+            plain = self.program.step_at(step - 1) is self.program.plain_step
+            self._reported.append((logs, self._absent_in_plain if plain else self._absent))
+            if not self.plan.logs(step):
+                continue
+            self._clock.stops(step)
+            self._line = {
+                "epoch": step * self.config.batch_size / len(self.data.train),
+                **self._means(step),
+                "learning_rate": float(learning_rate),
+                "images_per_second": self.images_per_second,
+            }
+            self.log.write(step, self._line)
+            if not self.plan.saves(step):
+                self._show(step, self._line)
+
+    def _show(self, step: int, line: Mapping[str, float]) -> None:
+        self._progress.log(step, {name: line[name] for name in _SHOWN if name in line})
+
+    def _means(self, step: int) -> dict[str, float]:
+        """The means over the steps since the last line, each over the steps that measured it."""
+        fetched = jax.device_get([logs for logs, _ in self._reported])
+        absent = [names for _, names in self._reported]
+        self._reported.clear()
+        columns = collections.defaultdict(list)
+        for logs, names in zip(fetched, absent, strict=True):
+            self._count_skipped(logs["skipped"], step)
+            for name in logs.keys() - names:
+                columns[name].append(logs[name])
+        # In the order in which a step reports them.
+        return {name: float(np.mean(columns[name])) for name in fetched[0] if name in columns}
+
+    def _count_skipped(self, skipped: Any, step: int) -> None:
+        self._skipped_in_a_row = (self._skipped_in_a_row + 1) if skipped else 0
+        if self._skipped_in_a_row >= self.config.skip_limit:
+            raise TrainingError(
+                f"the loss or the new weights were not finite for {self._skipped_in_a_row} "
+                f"steps in a row, up to step {step} (--skip_limit={self.config.skip_limit}). A "
+                "lower --learning_rate, --warmup_steps or --clip_norm may help; the same "
+                "command resumes from the last checkpoint"
+            )
+
+
+class _Clock:
+    """The rate of the steps that were timed."""
+
+    def __init__(self) -> None:
+        self._steps, self._seconds = 0, 0.0
+        self.starts(0)
+
+    @property
+    def steps_per_second(self) -> float:
+        return self._steps / self._seconds if self._seconds else 0.0
+
+    def starts(self, step: int) -> None:
+        """So many steps are finished now: those that follow are timed from here."""
+        self._since = time.monotonic(), step
+
+    def stops(self, step: int) -> None:
+        """So many steps are finished now; those since the start are counted, and it starts anew."""
+        seconds, first = self._since
+        if step > first:
+            self.starts(step)
+            self._steps += step - first
+            self._seconds += self._since[0] - seconds
+
+
+def _one_by_one(results: Iterable[Any]) -> Iterator[Any]:
+    """The results, fetched; so many are dispatched ahead of the one that is waited for."""
+    flight = collections.deque[Any]()
+    try:
+        for result in results:
+            flight.append(result)
+            if len(flight) >= IN_FLIGHT:
+                yield jax.device_get(flight[0])
+                flight.popleft()
+        yield from (jax.device_get(result) for result in flight)
+    finally:
+        _wait(flight)
+
+
+def _wait(flight: Iterable[Any]) -> None:
+    """Lets what is in flight come to its end, whatever has stopped the loop.
+
+    A Python that exits while XLA's CPU client still computes may wait for its threads for ever.
+    """
+    jax.block_until_ready(list(flight))
+
+
+def _absent_terms(config: Config) -> set[str]:
+    """Logs that would only be the 0 of a term that is not part of the program."""
+    absent = set()
+    if not config.sem_weight:
+        absent |= {"gap", "normalised_gap"}
+    if not config.clean_weight:
+        absent |= {"clean_loss"}
+    if not config.consistency_weight:
+        absent |= {"consistency"}
+    views_need_clean = config.consistency_weight and config.policy != "none"
+    if not (config.sem_weight or config.clean_weight or views_need_clean):
+        absent |= {"clean_accuracy"}
+    return absent
+
+
+def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}

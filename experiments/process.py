@@ -1,0 +1,31 @@
+"""What a program sets for its whole process before JAX looks for its devices, and how it leaves."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from experiments import compile_cache
+from semjax import cpu
+
+
+def run(main: Callable[[], None], *, cache: str) -> None:
+    """Runs a program in a process that is its own.
+
+    A program that stops early, by Ctrl-C or an error, may leave computations behind; then the
+    process ends without Python's tidying up, in which XLA's CPU client can wait for its threads for
+    ever. What is to be closed must be closed when `main` is left.
+
+    Args:
+      main: the program; it raises SystemExit with a code to stop early.
+      cache: where compiled programs are kept, as `compile_cache.enable` takes it.
+    """
+    cpu.set_flags()
+    compile_cache.enable(cache)
+    try:
+        main()
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.code)

@@ -1,0 +1,88 @@
+"""Where batches come from: named on the devices or copied from the host, the rows are the same."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import data as data_lib
+from experiments import feed, program, sharding
+from experiments.config import Config
+
+ROWS, BATCH = 48, 16
+
+
+@pytest.fixture(scope="module")
+def split() -> data_lib.Split:
+    draw = np.random.default_rng(0)
+    label = np.arange(ROWS, dtype=np.int32) % 10
+    image = draw.integers(0, 256, (ROWS, 6, 6, 1)).astype(np.uint8)
+    return data_lib.Split(image, label, (label / 7).astype(np.float32), group=label // 5)
+
+
+def config(**options) -> Config:
+    return Config(**{"model": "mlp", "batch_size": BATCH, "seed": 3, **options})
+
+
+def built(config: Config, split: data_lib.Split) -> program.Program:
+    half = np.full(1, 0.5, np.float32)
+    data = data_lib.Data("made", 10, split, None, split, half, half)
+    return program.build(config, data, 10, sharding.make_mesh())
+
+
+@pytest.mark.parametrize("sampling", data_lib.SAMPLINGS)
+def test_rows_on_the_devices_are_those_of_the_host(split: data_lib.Split, sampling: str):
+    mesh = sharding.make_mesh()
+    here = feed.feed(config(sampling=sampling), split, mesh)
+    copied = feed.feed(config(sampling=sampling, device_data_mib=0), split, mesh)
+    taken = jax.jit(lambda batch: feed.batch_of(batch, mesh))
+    for step in (0, 1, 5):
+        batch = data_lib.batch_at(split, step, batch_size=BATCH, seed=3, sampling=sampling)
+        for found in (taken(here(step)), taken(copied(step))):
+            assert set(found) == {"image", "label", "sample_weight", "group"}
+            jax.tree.map(np.testing.assert_array_equal, found, batch)
+            for column in found.values():
+                assert column.sharding.is_equivalent_to(sharding.by_rows(mesh), column.ndim)
+
+
+def test_a_split_above_the_limit_stays_on_the_host(split: data_lib.Split):
+    mesh = sharding.make_mesh()
+    large = dataclasses.replace(split, image=np.zeros((ROWS, 160, 160, 1), np.uint8))
+    assert 1 < sum(column.nbytes for column in large.columns().values()) / 2**20 < 2
+    for limit, named in ((0, False), (1, False), (2, True)):
+        batch = feed.feed(config(device_data_mib=limit), large, mesh)(0)
+        assert isinstance(batch, feed.Rows) == named
+    assert all(column.sharding.is_fully_replicated for column in batch.split.values())
+
+
+def test_both_ways_give_the_same_states_bit_for_bit(split: data_lib.Split):
+    options = {"policy": "mixup", "flip": True, "optimizer": "adamw"}
+    states = []
+    for limit in (0, 1024):
+        run = config(device_data_mib=limit, **options)
+        made, batches = built(run, split), feed.feed(run, split, sharding.make_mesh())
+        state = made.init()
+        for step in range(3):
+            state, _ = made.step(state, batches(step), made.rng)
+        assert made.step._cache_size() == 1
+        states.append(state)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_gathering_rows_on_the_devices_sends_none_between_them(split: data_lib.Split):
+    """Nothing is mixed here, so that gradients and labels are all there is to send."""
+    run = config(policy="none", sem_weight=0.0)
+    made, batches = built(run, split), feed.feed(run, split, sharding.make_mesh())
+    compiled = made.step.lower(made.state_shape, batches(0), made.rng).compile()
+    text = compiled.as_text()
+    kinds = r"\b(?:all-gather|all-to-all|collective-permute)(?:-start)?\("
+    moved = [line for line in text.splitlines() if re.search(kinds, line)]
+    sizes = [
+        np.prod([int(n) for n in shape.split(",")], initial=1)
+        for line in moved
+        for shape in re.findall(r"\b[a-z]+\d+\[(\d[\d,]*)\]", line)
+    ]
+    # One image, of 36 pixels, is more than a number for every row.
+    assert "all-reduce" in text and max(sizes, default=0) <= BATCH
