@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from experiments.layers import rematerialisation
 from experiments.layers.convolution import Conv, Lowering
 from experiments.layers.normalisation import BatchNorm, rectify
 
@@ -205,8 +206,7 @@ def _projection(x: jax.Array, width: int, stride: int, how: Any, name: str) -> j
 
 def _blocks(block: type[nn.Module], network: Any) -> Any:
     """The class of a network's blocks, which keeps only its input where `remat` is set."""
-    # Argument 2, after the module and its input, is `train`.
-    return nn.remat(block, static_argnums=(2,)) if network.remat else block
+    return rematerialisation.of_module(block) if network.remat else block
 
 
 def _pool_and_classify(

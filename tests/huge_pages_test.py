@@ -41,7 +41,7 @@ def test_the_process_goes_on_as_itself_in_huge_pages(environment):
     out, _ = started.communicate(timeout=60)
     if os.confstr("CS_GNU_LIBC_VERSION") < "glibc 2.35":
         pytest.skip("this glibc does not know the setting")
-    assert out == f"{started.pid} ['--x=1 2', 'y'] glibc.malloc.hugetlb=1 True\n"
+    assert out == f"{started.pid} ['--x=1 2', 'y'] {huge_pages.TUNABLES} True\n"
 
 
 @pytest.mark.parametrize(

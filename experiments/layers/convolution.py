@@ -6,6 +6,7 @@ phased  XLA, but the input gradient of a strided convolution as stride² small d
 onednn  oneDNN's kernels for all three passes, on one CPU device
 """
 
+import dataclasses
 import functools
 from typing import Any, Literal, cast
 
@@ -191,34 +192,10 @@ _with_phases.defvjp(_phases_forward, _phases_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _with_onednn(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    return _pass("forward", images, kernel, images, kernel, stride, padding)
-
-
-def _onednn_forward(images: jax.Array, kernel: jax.Array, stride: int, padding: int) -> Any:
-    return _with_onednn(images, kernel, stride, padding), (images, kernel)
-
-
-def _onednn_backward(stride: int, padding: int, kept: Any, gradient: jax.Array) -> Any:
-    images, kernel = kept
-    return (
-        _pass("input_gradient", gradient, kernel, images, kernel, stride, padding),
-        _pass("kernel_gradient", images, gradient, images, kernel, stride, padding),
-    )
-
-
-def _pass(
-    kind: onednn.Pass,
-    first: jax.Array,
-    second: jax.Array,
-    images: jax.Array,
-    kernel: jax.Array,
-    stride: int,
-    padding: int,
-) -> jax.Array:
     return onednn.convolution(
-        kind,
-        first,
-        second,
+        "forward",
+        images,
+        kernel,
         shape=images.shape,
         kernel=kernel.shape,
         stride=stride,
@@ -227,4 +204,41 @@ def _pass(
     )
 
 
-_with_onednn.defvjp(_onednn_forward, _onednn_backward)
+def _onednn_forward(images: Any, kernel: Any, stride: int, padding: int) -> Any:
+    output = _with_onednn(images.value, kernel.value, stride, padding)
+    # Images are kept for the gradient of the kernel alone; of them the backward pass else needs the
+    # shape, which is that of what it returns.
+    wants_kernel = kernel.perturbed
+    shape = jax.ShapeDtypeStruct(images.value.shape, images.value.dtype)
+    return output, (_Shape(shape), images.value if wants_kernel else None, kernel.value)
+
+
+def _onednn_backward(stride: int, padding: int, kept: Any, gradient: Any) -> Any:
+    shape, images, kernel = kept
+    if isinstance(gradient, jax.custom_derivatives.SymbolicZero):
+        gradient = jnp.zeros(gradient.shape, gradient.dtype)
+    run = functools.partial(
+        onednn.convolution,
+        shape=shape.of.shape,
+        kernel=kernel.shape,
+        stride=stride,
+        padding=padding,
+        dtype=kernel.dtype,
+    )
+    if images is None:
+        return run("input_gradient", gradient, kernel), jnp.zeros_like(kernel)
+    to_kernel = run("kernel_gradient", images, gradient)
+    # Left to itself the compiler puts the gradients of all kernels last, and keeps every feature
+    # map and its gradient until then.
+    return run("input_gradient", gradient, kernel, after=to_kernel), to_kernel
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Shape:
+    """A shape among what is kept, which else holds arrays only."""
+
+    of: jax.ShapeDtypeStruct
+
+
+_with_onednn.defvjp(_onednn_forward, _onednn_backward, symbolic_zeros=True)

@@ -87,6 +87,7 @@ def convolution(
     stride: int,
     padding: int,
     dtype: Any,
+    after: jax.Array | None = None,
 ) -> jax.Array:
     """One of the three passes of a convolution, as a custom call of the CPU back end.
 
@@ -103,6 +104,7 @@ def convolution(
       stride: in both directions.
       padding: rows and columns of zeros on each side.
       dtype: of the kernel, or of its gradient.
+      after: an array that the pass waits for without reading it.
 
     Returns:
       The output NHWC, the gradient of the images or the gradient of the kernel.
@@ -149,7 +151,7 @@ def convolution(
     }[kind]
     # Row by row under vmap: a kernel of oneDNN has one shape, and its threads work in loops too.
     call = jax.ffi.ffi_call(_target(problem), result, vmap_method="sequential")
-    return call(first, second)
+    return call(first, second, *([] if after is None else [after]))
 
 
 @dataclasses.dataclass(frozen=True)
