@@ -8,11 +8,11 @@ import dataclasses
 from collections.abc import Sequence
 
 from benchmarks.workers import Subject
-from experiments import huge_pages
+from experiments import allocator
 
 # Of the bound of a clean side without gradient: 1.02 * (1 + forward / step).
 _SLACK = 1.02
-_HUGE_PAGES = (("GLIBC_TUNABLES", huge_pages.TUNABLES),)
+_HUGE_PAGES = (("GLIBC_TUNABLES", allocator.TUNABLES),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Makers:
             sizes = [*self._sizes[:1], "pixels=8", "channels=1", "classes=10", "rows=1437"]
         network = stand_in if smoke else "cnn" if model == "digits" else model
         given = (f"model={network}", "policy=mixup", "sem_weight=0", *sizes, *options)
-        # As the trainer starts itself, see `experiments.huge_pages`.
+        # As the trainer starts itself, see `experiments.allocator`.
         return Subject(
             f"benchmarks.jax_steps:{maker}", given, period=period, environment=_HUGE_PAGES
         )
@@ -202,7 +202,11 @@ class _Makers:
         blocks = 1 if self._settings.smoke else 3
         subjects = {
             "semjax": self._ours("resnet20"),
-            "bare jnp": Subject("benchmarks.bare_jnp:step", (*self._sizes, f"blocks={blocks}")),
+            "bare jnp": Subject(
+                "benchmarks.bare_jnp:step",
+                (*self._sizes, f"blocks={blocks}"),
+                environment=_HUGE_PAGES,
+            ),
         }
         line = "ResNet-20 mixup step: semjax (Linen, optax, metrics, guard) / bare jnp"
         return Group("bare", subjects, (Figure("bare_jnp", line, "semjax", "bare jnp", 1.03),))

@@ -18,7 +18,7 @@ import numpy as np
 import semjax
 from benchmarks import backend
 from benchmarks.work import Work, take
-from experiments import feed, loading, models, policies, program, sharding, train
+from experiments import allocator, feed, loading, models, policies, program, sharding, train
 from experiments.config import Config
 from experiments.data import Data, Split
 from semjax.hidden import input_mix
@@ -68,6 +68,7 @@ def step(options: Sequence[str]) -> Work:
 
     def taken(steps: int) -> None:
         nonlocal state, count
+        first = not count
         flight = collections.deque[Any]()
         for _ in range(steps):
             state, logs = compiled.step_at(count)(state, batch, compiled.rng)
@@ -76,6 +77,8 @@ def step(options: Sequence[str]) -> Work:
             if own["in_flight"] and len(flight) >= own["in_flight"]:
                 jax.block_until_ready(flight.popleft())
         jax.block_until_ready((state, logs))
+        if first:
+            allocator.give_back()  # as the trainer does
 
     parameters = program.parameter_count(compiled.state_shape)
     return Work(taken, {**run.facts, **own, "parameters": parameters})

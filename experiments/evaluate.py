@@ -9,9 +9,9 @@ which and why; 2 the command, the data or the run directory is not right; 130 in
 
 if __name__ == "__main__":
     # Before all other imports, which it would throw away.
-    from experiments import huge_pages
+    from experiments import allocator
 
-    huge_pages.restart()
+    allocator.restart()
 
 import dataclasses
 import functools

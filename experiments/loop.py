@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from experiments import data as data_lib
 from experiments import program as program_lib
-from experiments import sharding, uncertainty
+from experiments import allocator, sharding, uncertainty
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
 from experiments.data import Data, Split
@@ -188,6 +188,7 @@ class Trainer:
         if first:
             self._startup.ends("compile")
         jax.block_until_ready(result)
+        allocator.give_back()  # what the compiler has left behind
         if first:
             self._startup.ends("first_step")
         self._clock.starts(step + 1)

@@ -9,9 +9,9 @@ and nothing was changed; 130 interrupted, the same command resumes.
 
 if __name__ == "__main__":
     # Before all other imports, which it would throw away.
-    from experiments import huge_pages
+    from experiments import allocator
 
-    huge_pages.restart()
+    allocator.restart()
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Memory in huge pages: a process that starts itself anew with what glibc reads at its start.
+"""How a process of training gets its memory: in huge pages, kept from one step to the next.
 
 A training step gets the memory of its feature maps from the system, anew each time, in pages of
 4 KiB, which the processor's address tables are too small for. In pages of 2 MiB the same memory is
@@ -6,6 +6,7 @@ faster to get and to reach. And blocks of up to half a GiB stay with the process
 the next; larger ones go back to the system, since a heap of such blocks would grow with its gaps.
 """
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def restart() -> None:
-    """Replaces the process by itself, with `TUNABLES` as GLIBC_TUNABLES in its environment.
+    """Replaces the process by itself, in huge pages: with `TUNABLES` as GLIBC_TUNABLES in its environment.
 
     To be called before anything heavy is imported: then only the interpreter's own start is lost.
     Nothing happens, so that the call returns, where
@@ -50,3 +51,15 @@ def restart() -> None:
         return
     os.environ[_VARIABLE] = TUNABLES
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def give_back() -> None:
+    """Gives free memory back to the system, such as what the compiler has left behind.
+
+    Does nothing where the C library is not glibc.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return
+    trim(0)
