@@ -26,7 +26,7 @@ _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def restart() -> None:
-    """Replaces the process by itself, in huge pages: with `TUNABLES` as GLIBC_TUNABLES in its environment.
+    """Replaces the process by itself, with `TUNABLES` as GLIBC_TUNABLES in its environment.
 
     To be called before anything heavy is imported: then only the interpreter's own start is lost.
     Nothing happens, so that the call returns, where

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from experiments import allocator, sharding, uncertainty
 from experiments import data as data_lib
 from experiments import program as program_lib
-from experiments import allocator, sharding, uncertainty
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
 from experiments.data import Data, Split
