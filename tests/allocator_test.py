@@ -31,7 +31,7 @@ def environment():
     not allocator._ENABLED.exists() or "[never]" in allocator._ENABLED.read_text(),
     reason="no huge pages on this system",
 )
-def test_the_process_goes_on_as_itself_in_allocator(environment):
+def test_the_process_goes_on_as_itself_in_huge_pages(environment):
     started = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "--x=1 2", "y"],
         env=environment,
