@@ -59,7 +59,7 @@ def test_what_the_user_has_chosen_stands(monkeypatch, environment, name, value):
     allocator.restart()
 
 
-def test_a_system_without_allocator_is_left_alone(monkeypatch, environment, tmp_path):
+def test_a_system_without_huge_pages_is_left_alone(monkeypatch, environment, tmp_path):
     monkeypatch.setattr(allocator.os, "environ", environment)
     monkeypatch.setattr(allocator.os, "execv", lambda *_: pytest.fail("started anew"))
     monkeypatch.setattr(allocator, "_ENABLED", tmp_path / "enabled")
