@@ -1,37 +1,73 @@
 """Saves and restores the state of a run, and refuses to restore anything but what was saved.
 
 Orbax writes the files. This module adds what a run that will be killed needs: one writer at a time,
-the best checkpoint kept beside the latest, one readable error in place of a flood, and a checksum
-for every array, because Orbax restores flipped bytes and casts other dtypes without a word. Orbax
-is imported where it is used, so that no first step waits for it.
+the best checkpoint kept beside the latest, one readable error in place of a flood, a checksum for
+every array, and the newest good step in place of a damaged one. Several processes do each of these
+together, and either all succeed or all raise. Orbax is imported where it is used, so that no first
+step waits for it.
 """
 
 import contextlib
-import fcntl
-import functools
-import logging
-import math
+import dataclasses
 import os
-import sys
-import warnings
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-__all__ = ["BEST_METRIC", "CheckpointError", "Checkpoints"]
+from experiments.checkpointing import agreement, arrays, directory, echoes, reading, writing
+from experiments.checkpointing.errors import (
+    CheckpointDamaged,
+    CheckpointError,
+    CheckpointMismatch,
+    digest,
+    listed,
+)
+
+__all__ = [
+    "BEST_METRIC",
+    "CheckpointDamaged",
+    "CheckpointError",
+    "CheckpointMismatch",
+    "Checkpoints",
+    "Restored",
+    "SetAside",
+]
 
 BEST_METRIC = "validation_accuracy"
-_STATE, _CHECKSUMS = "state", "checksums"  # the two items of a checkpoint
-_SHOWN = 8  # differences spelt out in one message
+
+State = TypeVar("State")
 
 
-class CheckpointError(RuntimeError):
-    """Says in one line where, what was found, what was expected and what to do."""
+@dataclasses.dataclass(frozen=True)
+class SetAside:
+    """A step that could not be restored.
+
+    Attributes:
+      step: which.
+      moved_to: where it lies now; None where it was left, because the directory is only read.
+      reason: what is wrong with it, in one line.
+    """
+
+    step: int
+    moved_to: Path | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored(Generic[State]):
+    """The newest good step of a run.
+
+    Attributes:
+      state: like the template.
+      step: its step.
+      set_aside: the damaged steps, the newest first.
+    """
+
+    state: State
+    step: int
+    set_aside: tuple[SetAside, ...]
 
 
 class Checkpoints:
@@ -44,7 +80,10 @@ class Checkpoints:
     * a step is there whole or not at all: a save that was cut off is never listed nor restored;
     * the latest `keep` steps stay, and the one with the highest finite `validation_accuracy`
       (of equals, the latest);
-    * `restore` returns the very bits that were saved, on any number of devices, or raises.
+    * `restore` returns the very bits that were saved, on any number of devices, or raises;
+    * `restore_latest` goes on from the newest step that is whole, and deletes none that is not;
+    * several processes agree: each method but `check` and `close` ends in the same way in all of
+      them, and every process has to call it. They share the file system; process 0 writes.
 
     Args:
         workdir: Directory of the run; made if it is not there.
@@ -58,11 +97,13 @@ class Checkpoints:
 
     Example:
         >>> import tempfile
+        >>> import jax.numpy as jnp
         >>> state = {"step": jnp.zeros((), jnp.int32), "ema_params": None}
         >>> with tempfile.TemporaryDirectory() as workdir, Checkpoints(workdir) as checkpoints:
         ...     checkpoints.save(10, state, metrics={"validation_accuracy": 0.5})
-        ...     checkpoints.best_step(), checkpoints.restore(state)
-        (10, {'ema_params': None, 'step': Array(0, dtype=int32)})
+        ...     checkpoints.best_step(), checkpoints.restore_latest(state)
+        (10, Restored(state={'ema_params': None, 'step': Array(0, dtype=int32)}, step=10,
+                      set_aside=()))
     """
 
     def __init__(
@@ -73,61 +114,75 @@ class Checkpoints:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory = Path(workdir).absolute() / "checkpoints"
         self._keep, self._read_only = keep, read_only
-        self._manager: Any = None
-        _drop_echoes()
+        self._manager: Any = None  # of process 0; a new run takes its first steps before it opens
+        self._pending: tuple[int, float | None] | None = None  # the save under way, its quality
+        echoes.drop_echoes()
         with contextlib.ExitStack() as resources:
-            if not read_only:
-                resources.callback(os.close, _lock(self._directory.parent))
-            # A new run takes its first steps before it loads Orbax.
-            if read_only or self._directory.exists():
-                resources.callback(self._open().close)
+            agreement.by_first(lambda: self._take(resources))
             self._resources = resources.pop_all()  # theirs till close, unless one of them failed
 
     def latest_step(self) -> int | None:
         """Returns the last step saved, or None; a save under way counts."""
-        return self._manager and self._manager.latest_step()
+        return max(self._steps(), default=None)
 
     def best_step(self) -> int | None:
-        """Returns the step with the highest finite `validation_accuracy`, or None."""
-        return self._manager and self._manager.best_step()
+        """Returns the step with the highest finite `validation_accuracy`, or None.
+
+        Raises:
+            CheckpointDamaged: If it cannot be told, because what a step was ranked by is damaged.
+        """
+        return agreement.by_first(self._best)
 
     def save(self, step: int, state: Any, *, metrics: Mapping[str, float] | None = None) -> None:
         """Copies the state and returns; the files are written in the background.
 
         The state may be donated as soon as this returns. A failed write is raised by the next
-        `save`, `restore`, `wait` or `close`.
+        `check`, `save`, `restore`, `wait` or `close`.
 
         Args:
             step: Step of the state; higher than every step saved before.
-            state: Pytree of `jax.Array`s, None where a part is absent. All of them must be
-                addressable from this process.
+            state: Pytree of `jax.Array`s, None where a part is absent. Each process must hold all
+                of them whole.
             metrics: What was measured at this step. Without a finite `validation_accuracy` the
                 step is never the best.
 
         Raises:
-            CheckpointError: If the step was refused or this or an earlier write failed.
+            CheckpointError: If the step was refused, the disk has too little room for it, or this
+                or an earlier write failed.
             TypeError: If a leaf is not a `jax.Array`, is empty, or is a typed PRNG key.
         """
         if self._read_only:
             raise CheckpointError(f"{self._directory} was opened read-only: step {step} not saved")
-        _require_arrays(state)
-        if self._manager is None:
-            self._resources.callback(self._open().close)
-        import orbax.checkpoint as ocp
+        arrays.require_arrays(state)
+        self.wait()
+        ranked = writing.ranked(metrics, BEST_METRIC)
+        agreement.by_first(lambda: self._write(step, state, ranked))
 
-        args = {
-            _STATE: ocp.args.StandardSave(state),
-            _CHECKSUMS: ocp.args.JsonSave(_checksums(_leaves(state))),
-        }
-        with self._writing():
-            saved = self._manager.save(
-                step, args=ocp.args.Composite(**args), metrics=_ranked(metrics)
-            )
-        if not saved:
-            raise CheckpointError(
-                f"step {step} was not saved in {self._directory}: step {self.latest_step()} is "
-                f"there already. To train on from an older step, remove the newer directories first"
-            )
+    def rank(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds what was measured to a step that was saved before it was measured.
+
+        The step is there whole at every moment, as it was or with its metrics.
+
+        Args:
+            step: One that was saved.
+            metrics: As for `save`.
+
+        Raises:
+            CheckpointError: If there is no such step, or it cannot be written.
+        """
+        self.wait()
+        step = self._find(step)
+        if ranked := writing.ranked(metrics, BEST_METRIC):
+            agreement.by_first(lambda: self._rank(step, ranked))
+
+    def check(self) -> None:
+        """Looks whether a write in the background has failed; never waits for one.
+
+        Raises:
+            CheckpointError: If so.
+        """
+        if self._pending is not None and not self._manager.is_saving_in_progress():
+            self._wait()
 
     def restore(self, template: Any, *, step: int | None = None) -> Any:
         """Reads a checkpoint back, bit for bit, onto the devices the template names.
@@ -141,24 +196,63 @@ class Checkpoints:
             A pytree like `template`.
 
         Raises:
-            CheckpointError: If there is no such step, if it has another structure, shape or dtype
-                than the template (nothing is ever cast), or if its files are damaged.
+            CheckpointError: If there is no such step.
+            CheckpointMismatch: If it has another structure, shape or dtype than the template
+                (nothing is ever cast), or a newer format.
+            CheckpointDamaged: If its files are damaged.
             ValueError: If a leaf of the template has no sharding.
         """
-        import orbax.checkpoint as ocp
-
         self.wait()
+        arrays.require_shardings(template)
         step = self._find(step)
-        _require_shardings(template)
-        self._require_fit(step, template)
-        args = {
-            _STATE: ocp.args.StandardRestore(template),
-            _CHECKSUMS: ocp.args.JsonRestore(),
-        }
-        with self._reading(step):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-            _verify(restored[_STATE], restored[_CHECKSUMS])
-        return restored[_STATE]
+        try:
+            return self._restore(step, template)
+        except CheckpointDamaged as error:
+            older = [other for other in self._steps() if other < step]
+            advice = f"to go on from step {max(older)}" if older else "to start anew"
+            raise CheckpointDamaged(
+                f"checkpoint {self._directory / str(step)} (step {step}) cannot be restored: "
+                f"{error}. If its files are damaged, remove that directory {advice}"
+            ) from error
+
+    def restore_latest(self, template: State) -> Restored[State] | None:
+        """Reads the newest step that is whole, and sets damaged newer ones aside.
+
+        They are moved to `workdir/damaged/STEP`, so that these steps can be saved again. Nothing is
+        moved where the directory is only read, and where no step is whole: what happens then is for
+        a person to decide.
+
+        Args:
+            template: As for `restore`.
+
+        Returns:
+            What was restored, or None if there is no checkpoint at all.
+
+        Raises:
+            CheckpointDamaged: If there are checkpoints and none of them is whole.
+            CheckpointMismatch: If the newest that is whole is not one of this run.
+            CheckpointError: If a damaged step cannot be moved.
+            ValueError: If a leaf of the template has no sharding.
+        """
+        self.wait()
+        arrays.require_shardings(template)
+        reasons: dict[int, str] = {}
+        for step in reversed(steps := self._steps()):
+            try:
+                state = self._restore(step, template)
+            except CheckpointDamaged as error:
+                if self._read_only and step not in self._steps():
+                    return self.restore_latest(template)  # its writer has newer ones now
+                reasons[step] = str(error)
+                continue
+            return Restored(state, step, self._set_aside(reasons, step))
+        if not steps:
+            return None
+        told = listed([f"step {step}: {reason}" for step, reason in reasons.items()])
+        raise CheckpointDamaged(
+            f"none of the checkpoints in {self._directory} can be restored ({told}). To start anew "
+            f"choose another directory"
+        )
 
     def wait(self) -> None:
         """Returns when every save is on disk.
@@ -166,18 +260,18 @@ class Checkpoints:
         Raises:
             CheckpointError: If one of them failed.
         """
-        if self._manager is not None:
-            with self._writing():
-                self._manager.wait_until_finished()
+        agreement.by_first(self._wait)
 
     def close(self) -> None:
-        """Waits for the saves, then lets the directory go.
+        """Waits for this process's saves, then lets the directory go.
+
+        A process may close alone, after an error that is its own: call `wait` first where all end.
 
         Raises:
             CheckpointError: If a save failed; the directory is let go all the same.
         """
         with self._resources:
-            self.wait()
+            self._wait()
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -187,12 +281,65 @@ class Checkpoints:
         """Closes."""
         self.close()
 
-    def _open(self) -> Any:
-        self._manager = _open_manager(self._directory, keep=self._keep, read_only=self._read_only)
-        return self._manager
+    def _take(self, resources: contextlib.ExitStack) -> None:
+        """Takes hold of the directory, as process 0."""
+        if not self._read_only:
+            resources.callback(os.close, directory.lock(self._directory.parent))
+        if not self._directory.is_dir() and (self._read_only or self._directory.exists()):
+            raise CheckpointError(
+                f"there is no directory {self._directory}: is it the directory of a run?"
+            )
+        if not self._read_only:
+            directory.remove_half_written(self._directory)
+
+    def _steps(self) -> list[int]:
+        """The steps on disk and the one under way, in order, as process 0 sees them."""
+        return agreement.by_first(
+            lambda: sorted({*directory.steps(self._directory), *(self._pending or ())[:1]})
+        )
+
+    def _best(self) -> int | None:
+        ranked = directory.qualities(self._directory, BEST_METRIC)
+        if self._pending is not None and self._pending[1] is not None:
+            ranked[self._pending[0]] = self._pending[1]
+        return max(ranked, key=lambda step: (ranked[step], step), default=None)
+
+    def _write(self, step: int, state: Any, metrics: dict[str, float] | None) -> None:
+        """Begins to write, as process 0."""
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        directory.require_room(self._directory, size)
+        if self._manager is None:
+            self._manager = writing.open_manager(
+                self._directory, keep=self._keep, metric=BEST_METRIC
+            )
+            self._resources.callback(self._manager.close)
+        with self._writing():
+            saved = writing.save(self._manager, step, state, metrics)
+        if not saved:
+            raise CheckpointError(
+                f"step {step} was not saved in {self._directory}: step "
+                f"{self._manager.latest_step()} is there already. To train on from an older step, "
+                f"remove the newer directories first"
+            )
+        self._pending = step, (metrics or {}).get(BEST_METRIC)
+
+    def _rank(self, step: int, metrics: dict[str, float]) -> None:
+        with self._writing():
+            directory.write_metrics(self._directory / str(step), metrics)
+            if self._manager is not None:
+                self._manager.reload()
+
+    def _wait(self) -> None:
+        """Waits for the save of this process, if one is under way."""
+        if self._pending is not None:
+            self._pending = None  # on disk or failed, which is told once
+            with self._writing():
+                self._manager.wait_until_finished()
 
     def _find(self, step: int | None) -> int:
-        steps = sorted(self._manager.all_steps()) if self._manager else []
+        """The step that process 0 asks for."""
+        step = agreement.by_first(lambda: step)
+        steps = self._steps()
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {self._directory}")
         step = steps[-1] if step is None else step
@@ -202,31 +349,37 @@ class Checkpoints:
             )
         return step
 
-    def _require_fit(self, step: int, template: Any) -> None:
-        """Compares before Orbax reads: it would cast, and fail in hundreds of lines."""
-        with self._reading(step):
-            metadata = self._manager.item_metadata(step)[_STATE]
-            if metadata is None:
-                raise FileNotFoundError("it does not say which arrays it holds")
-        found, expected = _kinds(metadata.tree), _kinds(template)
-        if differences := _differences(found, expected):
-            raise CheckpointError(
-                f"checkpoint {self._directory / str(step)} does not fit this run: "
-                f"{_listed(differences)}. Resume with the settings it was written with, or choose "
-                f"another directory"
-            )
-
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
+    def _restore(self, step: int, template: Any) -> Any:
+        """Reads a step; what one process cannot read is damaged for all."""
+        state, error = None, None
         try:
-            yield
-        except Exception as error:
-            older = [other for other in self._manager.all_steps() if other < step]
-            advice = f"to go on from step {max(older)}" if older else "to start anew"
-            raise CheckpointError(
-                f"checkpoint {self._directory / str(step)} (step {step}) cannot be restored: "
-                f"{_digest(error)}. If its files are damaged, remove that directory {advice}"
-            ) from error
+            state = reading.read(self._directory / str(step), template, metric=BEST_METRIC)
+        except Exception as found:
+            error = found
+        agreement.raise_together(error)
+        return state
+
+    def _set_aside(self, reasons: dict[int, str], restored: int) -> tuple[SetAside, ...]:
+        """Moves damaged steps away, as process 0, and tells all where they are."""
+        moved = agreement.by_first(lambda: self._move([*reasons], restored))
+        return tuple(
+            SetAside(step, Path(target) if target else None, reasons.get(step) or reason)
+            for step, target, reason in moved
+        )
+
+    def _move(self, damaged: list[int], restored: int) -> list[tuple[int, str | None, str]]:
+        if self._read_only:
+            return [(step, None, "") for step in damaged]
+        found = dict.fromkeys(damaged, "")
+        for step in reversed(directory.steps(self._directory)):
+            path = self._directory / str(step)
+            # No writer could open the run with one of these among its older steps.
+            if step < restored and (reason := directory.unlistable(path, BEST_METRIC)):
+                found[step] = reason
+        moved = directory.set_aside(self._directory, found)
+        if self._manager is not None:
+            self._manager.reload()
+        return [(step, str(moved[step]), reason) for step, reason in found.items()]
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -234,188 +387,6 @@ class Checkpoints:
             yield
         except Exception as error:
             raise CheckpointError(
-                f"a checkpoint could not be written in {self._directory}: {_digest(error)}. The "
+                f"a checkpoint could not be written in {self._directory}: {digest(error)}. The "
                 f"earlier ones are untouched: check the disk (full, read-only?), then start again"
             ) from error
-
-
-def _lock(workdir: Path) -> int:
-    """Returns a descriptor that holds the directory; the kernel frees it with the process."""
-    descriptor = None
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(workdir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return descriptor
-    except OSError as error:
-        if descriptor is not None:
-            os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise CheckpointError(
-                f"another process writes in {workdir}: wait for it or choose another directory"
-            ) from error
-        raise CheckpointError(
-            f"cannot write in {workdir} ({error.strerror}): choose another directory"
-        ) from error
-
-
-def _open_manager(directory: Path, *, keep: int, read_only: bool) -> Any:
-    if not directory.is_dir() and (read_only or directory.exists()):
-        raise CheckpointError(f"there is no directory {directory}: is it the directory of a run?")
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
-
-    best = BestN(get_metric_fn=_quality, n=1, keep_checkpoints_without_metrics=False)
-    # Orbax's own read_only warns at every opening; a manager that neither saves nor cleans
-    # changes nothing either.
-    options = ocp.CheckpointManagerOptions(
-        cleanup_tmp_directories=not read_only,
-        best_fn=_quality,  # without it the metrics are not written
-        preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-    )
-    # Named handlers let item_metadata read before anything was saved or restored.
-    handlers = {
-        _STATE: ocp.StandardCheckpointHandler(),
-        _CHECKSUMS: ocp.JsonCheckpointHandler(),
-    }
-    try:
-        return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot open {directory}: {_digest(error)}. If a file STEP/metrics/metrics in it is "
-            f"damaged, remove that step"
-        ) from error
-
-
-def _quality(metrics: Mapping[str, float]) -> float:
-    return metrics[BEST_METRIC]
-
-
-def _ranked(metrics: Mapping[str, float] | None) -> dict[str, float] | None:
-    """Returns the finite metrics, or None for a step that must not rank: NaN would come first."""
-    finite = {name: float(value) for name, value in (metrics or {}).items()}
-    finite = {name: value for name, value in finite.items() if math.isfinite(value)}
-    return finite if BEST_METRIC in finite else None
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    """Returns the leaves by path, the same for a state and for the metadata Orbax keeps of it."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-
-
-def _kind(leaf: Any) -> str:
-    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-        return type(leaf).__name__
-    return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
-
-
-def _kinds(tree: Any) -> dict[str, str]:
-    return {name: _kind(leaf) for name, leaf in _leaves(tree).items()}
-
-
-def _require_shardings(template: Any) -> None:
-    for name, leaf in _leaves(template).items():
-        if getattr(leaf, "sharding", None) is None:
-            raise ValueError(
-                f"template leaf {name} ({type(leaf).__name__}) has no sharding: pass arrays, or "
-                f"jax.ShapeDtypeStruct(shape, dtype, sharding=...)"
-            )
-
-
-def _require_arrays(state: Any) -> None:
-    for name, leaf in _leaves(state).items():
-        if not isinstance(leaf, jax.Array):
-            found = f"{type(leaf).__name__}: wrap it in jnp.asarray"
-        elif jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            found = f"{leaf.dtype}: save jax.random.key_data of it"
-        elif leaf.size == 0:
-            found = f"an empty one, {_kind(leaf)}: leave it out"  # Orbax saves none
-        else:
-            continue
-        raise TypeError(f"state leaf {name} must be a jax.Array of numbers, got {found}")
-
-
-def _checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
-    """Returns the crc32 of the bytes of each array, one array on the host at a time."""
-    return {name: _crc32(leaf) for name, leaf in leaves.items()}
-
-
-def _verify(state: Any, checksums: Mapping[str, int]) -> None:
-    actual = _checksums(_leaves(state))
-    damaged = [name for name, checksum in actual.items() if checksums.get(name) != checksum]
-    if damaged:
-        raise ValueError(f"the bytes do not match their checksum in {_listed(damaged)}")
-
-
-def _crc32(array: jax.Array) -> int:
-    # Not every dtype (bfloat16) offers a buffer, their bytes do.
-    flat = np.ascontiguousarray(jax.device_get(array)).reshape(-1)
-    return zlib.crc32(flat.view(np.uint8).data)
-
-
-def _differences(found: Mapping[str, str], expected: Mapping[str, str]) -> list[str]:
-    def difference(name: str) -> str:
-        if name not in found:
-            return f"{name} is missing ({expected[name]} expected)"
-        if name not in expected:
-            return f"{name} ({found[name]}) is not expected"
-        return f"{name} is {found[name]} ({expected[name]} expected)"
-
-    names = sorted({*found, *expected})
-    return [difference(name) for name in names if found.get(name) != expected.get(name)]
-
-
-def _listed(items: list[str]) -> str:
-    more = len(items) - _SHOWN
-    return "; ".join(items[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _digest(error: BaseException) -> str:
-    """Returns one short line for an error whose own text may run to pages."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).splitlines() or [""]
-    # TensorStore appends its whole configuration in brackets.
-    line = lines[0].split(" [tensorstore_spec=")[0].split(" [source locations=")[0]
-    line = line if len(line) <= 400 else f"{line[:200]} ... {line[-200:]}"
-    return f"{type(error).__name__}: {line}"
-
-
-@functools.cache
-def _drop_echoes() -> None:
-    """Keeps the echoes of a failure off stderr, and nothing else.
-
-    Orbax reads and writes arrays concurrently. When one fails the error is raised, and becomes a
-    `CheckpointError`; the others are left to fail alone in their threads, where each prints a
-    traceback, hundreds of lines in all, some of them long after the error was handled. Hence
-    filters that stay, each of which knows an echo by its origin.
-    """
-    report = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if not _is_echo(unraisable.exc_value, unraisable.object):
-            report(unraisable)
-
-    sys.unraisablehook = hook
-    logging.getLogger("asyncio").addFilter(
-        lambda record: (
-            not any(mark in record.getMessage() for mark in ("orbax", "TensorStore", "OCDBT"))
-        )
-    )
-    logging.getLogger("absl").addFilter(
-        lambda record: "orbax" not in record.pathname or not _is_raised_as_well(record)
-    )
-    warnings.filterwarnings("ignore", r"coroutine '_read_\w+' was never awaited", RuntimeWarning)
-
-
-def _is_echo(error: BaseException | None, source: object) -> bool:
-    if source is None:  # a thread of TensorStore, whose reader has gone
-        return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
-    return "orbax" in getattr(getattr(source, "cr_code", None), "co_filename", "")
-
-
-def _is_raised_as_well(record: logging.LogRecord) -> bool:
-    # The last one is a remark on a step without metrics, which is no fault here.
-    remarks = ("could not be restored", "did not provide metrics")
-    return bool(record.exc_info) or any(remark in record.getMessage() for remark in remarks)

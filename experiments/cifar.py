@@ -5,19 +5,21 @@ and encoding the images as PNG. Here `tarfile` and Pillow do them, inside subcla
 builders, so that what lands on disk is what TFDS would have written: the same examples, in the same
 order, under the same name and version, readable by any TFDS.
 
-The archive is read member by member and never unpacked to disk. TFDS writes into a temporary
-directory and renames it at the end: a data set is either whole or absent.
+The archive is read member by member, within limits, and never unpacked to disk. TFDS writes into a
+temporary directory and renames it at the end: a data set is either whole or absent.
 """
 
 import functools
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from experiments import untrusted
 from experiments.data import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ ARCHIVES = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.t
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
+# The official archives have fewer than ten members and unpack to 185 MB.
+_MOST_MEMBERS = 64
+_MOST_BYTES = 2**29
 
 
 def prepare(name: str, data_dir: Path, *, download: bool = False) -> None:
@@ -166,19 +171,60 @@ def _write(name: str, data_dir: Path, builder_class: Any) -> None:
 
 
 def _members(archive: Path, prefix: str, names: Sequence[str]) -> dict[str, bytes]:
-    """Returns the contents of the regular files `prefix + name` of a .tar.gz, by name."""
+    """Returns the contents of the regular files `prefix + name` of a .tar.gz, by name.
+
+    What the archive says of itself is not believed: it is read from front to back, up to a limit.
+    """
+    wanted = {prefix + name: name for name in names}
+    found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            return {name: _member(tar, prefix + name) for name in names}
-    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{archive} is damaged: {error}; fetch it again") from error
+        with (
+            gzip.open(archive) as stream,
+            tarfile.open(fileobj=_Limited(stream, _MOST_BYTES), mode="r|") as tar,
+        ):
+            for count, member in enumerate(tar, start=1):
+                _check_member(member, count)
+                if member.name in wanted:
+                    found[wanted[member.name]] = _content(tar, member)
+    # A chain of headers inside headers makes tarfile recurse.
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError, zlib.error) as error:
+        reason = untrusted.one_line(error)
+        raise DataError(f"{archive} is damaged: {reason}; fetch it again") from error
+    if missing := [name for name in names if name not in found]:
+        raise DataError(f"{archive} is damaged: it holds no {', '.join(missing)}; fetch it again")
+    return found
 
 
-def _member(tar: tarfile.TarFile, name: str) -> bytes:
-    file = tar.extractfile(name) if tar.getmember(name).isfile() else None
+def _check_member(member: tarfile.TarInfo, count: int) -> None:
+    if count > _MOST_MEMBERS:
+        raise ValueError(f"it has more than {_MOST_MEMBERS} members")
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"its member {member.name} lies outside of it")
+    if member.size > _MOST_BYTES:
+        raise ValueError(f"its member {member.name} has {member.size:,} bytes")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    # Of a file with holes the size is what it says, not what is there.
+    file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
     if file is None:
-        raise KeyError(f"{name} is not a regular file")
+        raise ValueError(f"{member.name} is not a regular file")
     return file.read()
+
+
+class _Limited:
+    """A stream of which no more is read than a limit, however much a few bytes may unpack to."""
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError(f"it unpacks to more than {_MOST_BYTES:,} bytes")
+        return content
 
 
 def _examples(

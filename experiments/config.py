@@ -18,6 +18,9 @@ from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
 from semjax import losses, options
 
+# What a flag file that repeats the run leaves out.
+_OF_THE_PROCESS = ("workdir", "distributed", "coordinator_address", "num_processes", "process_id")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -53,6 +56,30 @@ class Config:
     )
     data_cache: str = flag("auto", decoded.HELP, keeps_result=True)
     image_size: int = flag(0, "side to which images are resized; 0 keeps theirs", at_least=0)
+    streaming: str = flag(
+        "auto",
+        "whether images stay on disk and are read while training: on, off, or auto, which streams "
+        "a TFDS set or a folder whose pixels would take more than 4 GiB",
+        choices=("auto", "on", "off"),
+    )
+    stored_size: int = flag(
+        0,
+        "with --random_resized_crop, side of the squares that rows are read as, before the crop; "
+        "0: 8/7 of --image_size",
+        at_least=0,
+    )
+    damaged_images: str = flag(
+        "skip",
+        "images that cannot be decoded: leave them out, count and name them (skip; more than one "
+        "in a hundred is an error), or stop (refuse)",
+        choices=("skip", "refuse"),
+    )
+    data_workers: int = flag(
+        0,
+        "processes that read and decode a streamed data set; 0: threads of this one",
+        at_least=0,
+        keeps_result=True,
+    )
     sampling: str = flag(
         "uniform",
         "training rows: each once an epoch, or each pair of label and group (without groups: each "
@@ -67,7 +94,7 @@ class Config:
     )
 
     # The model.
-    model: str = flag("cnn", "resnet18, preact_resnet18, resnet20, wrn_D_W, cnn or mlp")
+    model: str = flag("cnn", ", ".join(models.NAMES))
     compute_dtype: str = flag(
         "float32",
         "what the model computes in; parameters and reductions are float32",
@@ -196,11 +223,24 @@ class Config:
 
     # Augmentation, before mixing.
     crop_padding: int = flag(0, "pixels of reflect padding before a random crop", at_least=0)
+    random_resized_crop: bool = flag(
+        False,
+        "crop a random part of random aspect ratio and resize it to --image_size, on the devices; "
+        "needs a streamed data set",
+    )
+    crop_scale: float = flag(
+        0.08, "smallest share of the picture in a random resized crop", above=0, at_most=1
+    )
     flip: bool = flag(False, "random horizontal flips")
     augmentation: str = flag(
         "none",
-        "further augmentation of every row: AugMix, or PixMix with generated fractal pictures",
-        choices=("none", "augmix", "pixmix"),
+        "further augmentation of every row: AugMix, PixMix with generated fractal pictures, or "
+        "RandAugment",
+        choices=("none", "augmix", "pixmix", "randaugment"),
+    )
+    randaugment_layers: int = flag(2, "operations of RandAugment on a row", at_least=1)
+    randaugment_magnitude: float = flag(
+        9.0, "strength of RandAugment's operations, of 30", at_least=0, at_most=30
     )
     cutout_size: int = flag(0, "side of the square that cutout blanks; 0: none", at_least=0)
 
@@ -238,6 +278,29 @@ class Config:
         keeps_result=True,
     )
     compile_cache: str = flag("auto", compile_cache.HELP, keeps_result=True)
+    distributed: str = flag(
+        "auto",
+        "whether this process is one of several that train together: on, off, or auto, which looks "
+        "for --num_processes, a TPU pod, SLURM or Open MPI",
+        choices=("auto", "on", "off"),
+        keeps_result=True,
+    )
+    coordinator_address: str = flag(
+        "", "host:port of process 0; without it what the cluster tells", keeps_result=True
+    )
+    num_processes: int = flag(
+        0, "processes that train together; 0: what the cluster tells", at_least=0, keeps_result=True
+    )
+    process_id: int = flag(
+        -1, "number of this process; -1: what the cluster tells", at_least=-1, keeps_result=True
+    )
+    stuck_after: float = flag(
+        1800.0,
+        "seconds without progress (a step, an evaluation, a checkpoint, input) after which the run "
+        "shows where it hangs and ends; 0: never",
+        at_least=0,
+        keeps_result=True,
+    )
 
     # What is written and shown.
     eval_batch_size: int = flag(
@@ -323,6 +386,20 @@ class Config:
                 f"times --accumulate={self.accumulate}), so that partners are measured together",
             ),
             (
+                self.random_resized_crop and (self.image_size == 0 or self.streaming == "off"),
+                "--random_resized_crop: needs --image_size, and --streaming=on or auto; found "
+                f"--image_size={self.image_size} --streaming={self.streaming}",
+            ),
+            (
+                self.random_resized_crop and self.crop_padding > 0,
+                f"--random_resized_crop: crops already; found --crop_padding={self.crop_padding}; "
+                "allowed: one of the two",
+            ),
+            (
+                self.stored_size > 0 and not self.random_resized_crop,
+                f"--stored_size={self.stored_size}: needs --random_resized_crop",
+            ),
+            (
                 self.share_prefix and not (clean_pass or self.consistency_weight > 0),
                 "--share_prefix: needs a clean pass, that is --sem_weight or --clean_weight above "
                 f"0; found --sem_weight={self.sem_weight} --clean_weight={self.clean_weight}",
@@ -351,6 +428,11 @@ class Config:
                 bool(maps) and self.model == "mlp",
                 f"--policy={self.policy}: {'+'.join(maps)} looks at a feature map, which "
                 "--model=mlp does not have",
+            ),
+            (
+                "alignmix" in members and self.model == "vit_s_16",
+                f"--policy={self.policy}: alignmix moves the cells of a hidden feature map; the "
+                "hidden layers of --model=vit_s_16 are tokens",
             ),
             (
                 policies.looks_at_model(self.policy) and self.accumulate > 1,
@@ -410,6 +492,12 @@ class Config:
             ("--clean_weight=0", clean_loss, ("reduction",)),
             ("no second pass", sem or clean_loss or self.consistency_weight > 0, ("passes",)),
             (f"--optimizer={self.optimizer}", self.optimizer == "sgd", ("momentum",)),
+            ("no --random_resized_crop", self.random_resized_crop, ("crop_scale",)),
+            (
+                f"--augmentation={self.augmentation}",
+                self.augmentation == "randaugment",
+                ("randaugment_layers", "randaugment_magnitude"),
+            ),
         )
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return [
@@ -424,11 +512,11 @@ class Config:
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
     def to_flags(self) -> str:
-        """The text of a flag file that repeats the run, whatever its directory."""
+        """The text of a flag file that repeats the run, in any directory, by any processes."""
         lines = [
             f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
             for name, value in dataclasses.asdict(self).items()
-            if name != "workdir"
+            if name not in _OF_THE_PROCESS
         ]
         return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Literal, get_args
+from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
@@ -80,6 +80,12 @@ class Split:
         """Returns N."""
         return len(self.label)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every row."""
+        height, width, channels = self.image.shape[1:]
+        return height, width, channels
+
     @functools.cached_property
     def cell(self) -> np.ndarray:
         """int32[N], the number of each row's (label, group) pair among the pairs that occur.
@@ -92,10 +98,9 @@ class Split:
         return np.unique(pair, return_inverse=True)[1].astype(np.int32)
 
     @functools.cached_property
-    def _by_cell(self) -> tuple[np.ndarray, tuple[int, ...]]:
+    def by_cell(self) -> tuple[np.ndarray, tuple[int, ...]]:
         """The rows cell by cell, and how many each cell has."""
-        sizes = np.bincount(self.cell)
-        return np.argsort(self.cell, kind="stable"), tuple(int(size) for size in sizes)
+        return sorted_by(self.cell)
 
     def columns(self) -> dict[str, np.ndarray]:
         """What training sees of the rows: `image`, `label`; `sample_weight`, `group` if known."""
@@ -124,9 +129,29 @@ class Split:
         )
 
 
+class Labelled(Protocol):
+    """What a `Split` and a stream of `experiments.streaming` have in common."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every row."""
+
+    @property
+    def by_cell(self) -> tuple[np.ndarray, tuple[int, ...]]:
+        """The rows cell by cell, cells being pairs of label and group; how many each cell has."""
+
+    def __len__(self) -> int:
+        """Returns N."""
+
+
+RowsT = TypeVar("RowsT", bound=Labelled)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Data:
+class Data(Generic[RowsT]):
     """A data set, split for training, model selection and the final figure.
+
+    Its splits lie in memory, or all of them are streams of `experiments.streaming`.
 
     Attributes:
       name: what `load` was asked for.
@@ -142,13 +167,18 @@ class Data:
 
     name: str
     num_classes: int
-    train: Split
-    validation: Split | None
-    test: Split
+    train: RowsT
+    validation: RowsT | None
+    test: RowsT
     mean: np.ndarray
     std: np.ndarray
     num_groups: int | None = None
     attribute: str = "group"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) as the model sees it; rows of a streamed train split may be larger."""
+        return self.test.image_shape
 
 
 def group_names(num_classes: int, num_groups: int, *, attribute: str = "group") -> list[str]:
@@ -173,7 +203,24 @@ def group_names(num_classes: int, num_groups: int, *, attribute: str = "group") 
     ]
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
+def sorted_by(cell: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Returns the rows in the order of their cell, and how many each cell has.
+
+    Args:
+      cell: integers[N], each value up to the largest taken by some row.
+
+    Returns:
+      i64[N] and the sizes.
+
+    Example:
+      >>> rows, sizes = sorted_by(np.array([1, 0, 1]))
+      >>> rows.tolist(), sizes
+      ([1, 0, 2], (1, 2))
+    """
+    return np.argsort(cell, kind="stable"), tuple(int(size) for size in np.bincount(cell))
+
+
+def steps_per_epoch(split: Labelled, batch_size: int) -> int:
     """Returns N // B, the full batches in one pass over the split.
 
     Raises:
@@ -189,7 +236,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def rows_at(
-    split: Split, step: int, *, batch_size: int, seed: int, sampling: str = "uniform"
+    split: Labelled, step: int, *, batch_size: int, seed: int, sampling: str = "uniform"
 ) -> np.ndarray:
     """Returns the rows that training sees at a step: a pure function of (seed, step).
 
@@ -236,7 +283,7 @@ def rows_at(
     epoch, batch = divmod(step, steps)
     place = slice(batch * batch_size, (batch + 1) * batch_size)
     if sampling == "balanced":
-        by_cell, sizes = split._by_cell
+        by_cell, sizes = split.by_cell
         rows = by_cell[order.balanced(sizes, steps * batch_size, seed, epoch)[place]]
     else:
         rows = order.uniform(len(split), seed, epoch)[place]

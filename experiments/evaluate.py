@@ -4,14 +4,17 @@ Writes RUN/report.json and RUN/report.html. The same command again goes on where
 `--parts` chooses what is measured, and what was measured before with the same options stays.
 
 Exit codes: 0 everything asked for was measured or does not apply; 1 a part failed, the report says
-which and why; 2 the command, the data or the run directory is not right; 130 interrupted.
+which and why; 2 the command, the data or the run directory is not right; 75 stopped by SIGTERM; 130
+stopped by Ctrl-C.
 """
 
 if __name__ == "__main__":
     # Before all other imports, which it would throw away.
-    from experiments import allocator
+    from experiments import allocator, signals
 
     allocator.restart()
+    # What was measured is on disk: there is never anything to save.
+    signals.Stop().listen()
 
 import dataclasses
 import functools
@@ -22,7 +25,16 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import compile_cache, flagfields, loading, process, records, trained
+from experiments import (
+    compile_cache,
+    exit_codes,
+    flagfields,
+    loading,
+    process,
+    records,
+    trained,
+    untrusted,
+)
 from experiments.data import Data, DataError
 from experiments.evaluation import runner
 from experiments.evaluation.plan import Plan
@@ -104,14 +116,9 @@ def run(command: Command) -> dict[str, Any]:
 
 def _data(command: Command) -> Data:
     config = trained.config_of(command.workdir)
-    return loading.load(
-        config.dataset,
-        data_dir=command.data_dir or config.data_dir,
-        validation_fraction=config.validation_fraction,
-        image_size=config.image_size,
-        download=command.download,
-        cache=config.data_cache,
-    )
+    data_dir = command.data_dir or config.data_dir
+    data = loading.of_run(config, data_dir=data_dir, download=command.download)
+    return loading.in_memory(data, command.bank_rows)
 
 
 def _about(command: Command, model: Trained) -> dict[str, Any]:
@@ -134,14 +141,11 @@ def main(command: Command) -> None:
     try:
         report = run(command)
     except (ConfigError, DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(untrusted.error_line(error), file=sys.stderr)
+        raise SystemExit(exit_codes.REFUSED) from None
     asked = (report["parts"][name] for name in command.listed("parts"))
     if any(part["status"] == "failed" for part in asked):
-        raise SystemExit(1)
+        raise SystemExit(exit_codes.FAILED)
 
 
 def _own_process(command: Command) -> None:
@@ -153,8 +157,8 @@ def _parse(argv: Sequence[str]) -> Command:
         quiet = [argv[0], "--verbosity=-1", *argv[1:]]
         return flagfields.parse(Command, quiet, flags.FLAGS)[0]
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        print(untrusted.error_line(error), file=sys.stderr)
+        raise SystemExit(exit_codes.REFUSED) from None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,15 @@ from typing import Any
 
 from absl import flags
 
+from experiments import untrusted
 from experiments.flagfiles import ConfigError, expand_flag_files
+
+# What a step counter, an int32, can hold.
+_BELOW = 2**31
+_LONGEST = 4096  # characters; as long as a path can be
+_LONGEST_NAME = 64
+# absl's own, which would let mistakes in a file pass without a word.
+_SPECIAL = frozenset(("undefok",))
 
 
 def flag(
@@ -35,7 +43,7 @@ def flag(
       at_least: the smallest value allowed.
       above: all values above this are allowed.
       at_most: the largest value allowed.
-      below: all values below this are allowed.
+      below: all values below this are allowed; without a largest value, an int must be below 2**31.
       keeps_result: whether the result is the same with another value.
 
     Returns:
@@ -102,6 +110,9 @@ def define(cls: type, values: flags.FlagValues) -> None:
 def parse(cls: type, argv: Sequence[str], values: flags.FlagValues) -> tuple[Any, list[str]]:
     """Reads a command line, flag files included; the last setting of a flag wins.
 
+    Flag files set the fields of `cls` alone: the flags of absl, some of which start a debugger or
+    write files, belong on the command line.
+
     Args:
       cls: a dataclass of flags, defined in `values`.
       argv: the program's name and its arguments.
@@ -114,23 +125,34 @@ def parse(cls: type, argv: Sequence[str], values: flags.FlagValues) -> tuple[Any
       ConfigError: an unknown flag, an argument left over, an impossible value or a missing flag
         file.
     """
-    expanded, names = expand_flag_files(argv[1:])
+    own = {field.name for field in dataclasses.fields(cls)}
+    expanded, names = expand_flag_files(argv[1:], foreign=(set(values) - own) | _SPECIAL)
+    for arg in expanded:
+        name = arg.lstrip("-").partition("=")[0]
+        # absl looks for names alike by a recursion as deep as the name is long.
+        if arg.startswith("-") and len(name) > _LONGEST_NAME:
+            raise ConfigError(f"unknown flag --{untrusted.one_line(name[:_LONGEST_NAME])}...")
     try:
         rest = values([argv[0], *expanded])
-    except flags.Error as error:
-        raise ConfigError(str(error)) from error
+    except (flags.Error, ValueError) as error:  # ValueError: --noNAME with a value
+        raise ConfigError(untrusted.one_line(error)) from error
     if rest[1:]:
         raise ConfigError(
-            f"arguments left over: {' '.join(rest[1:])}; write every flag as --name=value"
+            f"arguments left over: {untrusted.one_line(' '.join(rest[1:]))}; write every flag as "
+            "--name=value"
         )
     return cls(**{f.name: values[f.name].value for f in dataclasses.fields(cls)}), names
 
 
 def _check_field(field: dataclasses.Field, value: Any) -> None:
-    shown = f"--{field.name}={value}"
+    # Only what has the right size is turned into digits: Python refuses to for thousands of them.
+    size = value.bit_length() if isinstance(value, int) else 0
+    shown = f"--{field.name}={f'(a number of {size} bits)' if size > 64 else _shown(value)}"
     choices = field.metadata["choices"]
     if choices and value not in choices:
         raise ConfigError(f"{shown}: must be one of {', '.join(choices)}")
+    if isinstance(value, str):
+        _check_text(shown, value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"{shown}: must be finite")
     tests: tuple[tuple[str, Callable[[float, float], bool]], ...] = (
@@ -139,11 +161,29 @@ def _check_field(field: dataclasses.Field, value: Any) -> None:
         ("at most", lambda x, bound: x <= bound),
         ("below", lambda x, bound: x < bound),
     )
+    limits = field.metadata["bounds"]
     bounds = [
         (words, bound, test(value, bound))
-        for (words, test), bound in zip(tests, field.metadata["bounds"], strict=True)
+        for (words, test), bound in zip(tests, limits, strict=True)
         if bound is not None
     ]
     if not all(met for *_, met in bounds):
         allowed = " and ".join(f"{words} {bound:g}" for words, bound, _ in bounds)
         raise ConfigError(f"{shown}: must be {allowed}")
+    if field.type is int and limits[2:] == (None, None) and abs(value) >= _BELOW:
+        raise ConfigError(f"{shown}: must be below {_BELOW:,}")
+
+
+def _check_text(shown: str, value: str) -> None:
+    """A text must come back from a flag file as it was, and be a name that a file can have."""
+    if len(value) > _LONGEST:
+        raise ConfigError(f"{shown}: must have at most {_LONGEST:,} characters")
+    if untrusted.unprintable(value) or value != value.strip():
+        raise ConfigError(
+            f"{shown}: must be one line without control characters, and without spaces at its ends"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = untrusted.one_line(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

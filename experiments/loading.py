@@ -9,14 +9,21 @@ are read without TensorFlow.
 import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import embedded, sources
-from experiments.data import Data, DataError, Split, stratified
+from experiments import embedded, sources, streamed
+from experiments import streaming as streaming_lib
+from experiments.data import Data, DataError, Split, fixed_order, stratified
+from experiments.streamed import StoredSet
+
+if TYPE_CHECKING:
+    from experiments.config import Config
 
 # What a group is, where a data set has groups.
 _ATTRIBUTES = {"coloured_digits": "colour"}
+_EMBEDDED = ("digits", "digit_factors", "coloured_digits")
 
 
 def load(
@@ -27,8 +34,13 @@ def load(
     image_size: int = 0,
     download: bool = False,
     cache: str = "none",
+    streaming: str = "off",
+    random_resized_crop: bool = False,
+    stored_size: int = 0,
+    damaged: str = "refuse",
+    workers: int = 0,
 ) -> Data:
-    """Reads a data set into memory.
+    """Reads a data set into memory, or finds it on disk to be streamed.
 
     | name | source | train, test | validation, `validation_fraction` 0 |
     |---|---|---|---|
@@ -50,6 +62,9 @@ def load(
     A folder's images have one channel if all of them are greyscale, else three. Its classes are the
     folders of the train split, in the order of their names.
 
+    A data set that is streamed has a `streaming.Stream` for each split, with the same rows in the
+    same order; mean and std are those of 2,048 fixed training rows, of all where these are fewer.
+
     Args:
       name: As in the table.
       data_dir: TFDS's root directory. Empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -61,12 +76,20 @@ def load(
         lies in <data_dir>/downloads/manual/.
       cache: Where what is decoded from files is kept, to be mapped into memory the next time: a
         folder, `auto` for one in the user's cache folder, or `none`. See `experiments.decoded`.
+      streaming: `on`, `off`, or `auto`, which streams a folder or TFDS set whose pixels would take
+        more than 4 GiB.
+      random_resized_crop: Whether training rows are read for a random resized crop, see
+        `streamed.streams`; streams unless streaming is `off`.
+      stored_size: As in `streamed.streams`.
+      damaged: What happens to images that cannot be decoded: `skip` leaves them out, up to one in a
+        hundred, and says so; `refuse` raises.
+      workers: Processes that read a stream; 0: threads of this one.
 
     Returns:
-      The data, every image and label checked.
+      The data; every image and label is checked, those of a stream when they are read.
 
     Raises:
-      DataError: The data is missing, damaged or not image classification.
+      DataError: The data is missing, damaged, not image classification, or cannot be streamed.
       ValueError: An option is out of range.
 
     Example:
@@ -80,7 +103,35 @@ def load(
         raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction}")
     if image_size < 0:
         raise ValueError(f"image_size must be 0 or positive, got {image_size}")
-    num_classes, splits = _read(name, data_dir, image_size, download, cache)
+    if streaming not in streamed.STREAMING:
+        raise ValueError(f"streaming must be one of {streamed.STREAMING}; got {streaming!r}")
+    if random_resized_crop and not image_size:
+        raise ValueError("random_resized_crop needs image_size")
+    stored = None
+    if streaming != "off":
+        asked = streaming == "on" or random_resized_crop
+        stored = _stored(name, data_dir, image_size, download, asked=asked)
+    if stored is not None:
+        found = streamed.streams(
+            stored,
+            image_size=image_size,
+            stored_size=stored_size,
+            random_resized_crop=random_resized_crop,
+            validation_fraction=validation_fraction,
+            damaged=damaged,
+            workers=workers,
+        )
+        mean, std = _moments(streamed.sample(found["train"]).image)
+        return Data(
+            name,
+            stored.num_classes,
+            found["train"],
+            found.get("validation"),
+            found["test"],
+            mean,
+            std,
+        )
+    num_classes, splits = _read(name, data_dir, image_size, download, cache, damaged)
     if validation_fraction:
         splits["train"], splits["validation"] = _hold_out(splits["train"], validation_fraction)
     _check_same_size(name, splits)
@@ -96,6 +147,65 @@ def load(
         std=std,
         num_groups=int(max(groups)) + 1 if groups else None,
         attribute=_ATTRIBUTES.get(name.partition(":")[0], "group"),
+    )
+
+
+def of_run(config: "Config", **changes: Any) -> Data:
+    """The data set that a run's flags name.
+
+    Args:
+      config: its flags.
+      changes: arguments of `load` that are others here.
+
+    Returns:
+      As `load`.
+
+    Raises:
+      DataError: as `load`.
+
+    Example:
+      >>> from experiments.config import Config
+      >>> of_run(Config(), image_size=4).image_shape
+      (4, 4, 1)
+    """
+    options: dict[str, Any] = {
+        "data_dir": config.data_dir,
+        "validation_fraction": config.validation_fraction,
+        "image_size": config.image_size,
+        "download": config.download,
+        "cache": config.data_cache,
+        "streaming": config.streaming,
+        "random_resized_crop": config.random_resized_crop,
+        "stored_size": config.stored_size,
+        "damaged": config.damaged_images,
+        "workers": config.data_workers,
+    }
+    return load(config.dataset, **{**options, **changes})
+
+
+def in_memory(data: Data, train_rows: int) -> Data[Split]:
+    """A data set whose splits lie in memory, for what looks at rows in any order.
+
+    Args:
+      data: what may be streamed.
+      train_rows: the most rows of a streamed train split that are read, always the same ones.
+
+    Returns:
+      `data` itself where nothing is streamed, else its test and validation rows and some of train,
+      all as an evaluation sees them.
+
+    Raises:
+      DataError: as `load`.
+    """
+    if isinstance(data.test, Split):
+        return data
+    rows = np.sort(fixed_order(len(data.train))[:train_rows])
+    validation = data.validation and streaming_lib.in_memory(data.validation)
+    return dataclasses.replace(
+        data,
+        train=streaming_lib.in_memory(data.train, rows),
+        validation=validation,
+        test=streaming_lib.in_memory(data.test),
     )
 
 
@@ -124,7 +234,7 @@ def load_like(
       >>> load_like(load("coloured_digits"), "digits").test.image.shape
       (360, 16, 16, 3)
     """
-    height, width, channels = data.test.image.shape[1:]
+    height, width, channels = data.image_shape
     if height != width:
         raise DataError(f"{name} cannot be brought to {height}x{width} pixels: not square")
     found = load(name, data_dir=data_dir, image_size=height, download=download, cache=cache)
@@ -148,7 +258,7 @@ def _with_channels(name: str, split: Split, channels: int) -> Split:
 
 
 def _read(
-    name: str, data_dir: str, image_size: int, download: bool, cache: str
+    name: str, data_dir: str, image_size: int, download: bool, cache: str, damaged: str
 ) -> tuple[int, dict[str, Split]]:
     if name == "digits":
         return sources.digits(image_size)
@@ -157,11 +267,37 @@ def _read(
     if name.partition(":")[0] == "coloured_digits":
         return embedded.coloured_digits(name, image_size)
     if name.startswith("folder:"):
-        return sources.folder(
-            Path(name.removeprefix("folder:")).expanduser(), image_size, cache=cache
-        )
+        return sources.folder(_folder(name), image_size, cache=cache, damaged=damaged)
+    root = _tfds_root(data_dir)
+    return sources.tfds(name, root, image_size, download, cache=cache, damaged=damaged)
+
+
+def _stored(
+    name: str, data_dir: str, image_size: int, download: bool, *, asked: bool
+) -> StoredSet | None:
+    """The data set on disk if it is to be streamed: asked for, or too large for memory."""
+    found = None
+    if name.startswith("folder:"):
+        found = streamed.find_folder(_folder(name))
+    elif name.partition(":")[0] not in _EMBEDDED:
+        found = streamed.find_tfds(name, _tfds_root(data_dir), download=download)
+    if found is None:
+        if asked:
+            raise DataError(
+                f"{name} cannot be streamed, which --streaming=on and --random_resized_crop ask "
+                "for; allowed: folder:PATH, or a TFDS set without factors"
+            )
+        return None
+    return found if asked or streamed.too_large(found, image_size) else None
+
+
+def _folder(name: str) -> Path:
+    return Path(name.removeprefix("folder:")).expanduser()
+
+
+def _tfds_root(data_dir: str) -> Path:
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    return sources.tfds(name, root.expanduser().absolute(), image_size, download, cache=cache)
+    return root.expanduser().absolute()
 
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:

@@ -3,42 +3,62 @@
 The host stays ahead of the devices. It dispatches the next steps, and the copies of their batches,
 before a step is finished; what a step reports is fetched once later ones are on their way, so that
 no device waits for the host. Only an evaluation or a checkpoint lets the devices run empty.
+
+A run that is asked to stop does so after the steps in flight, or in the middle of an evaluation,
+and saves its state with what it owes to the metrics. Several processes run the same loop.
 """
 
 import collections
 import dataclasses
 import functools
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import allocator, sharding, uncertainty
-from experiments import data as data_lib
+from experiments import allocator, hosts, uncertainty
+from experiments import owed as owed_lib
 from experiments import program as program_lib
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
-from experiments.data import Data, Split
-from experiments.feed import feed
+from experiments.data import Data, DataError, Labelled
+from experiments.feed import evaluation_batches, feed
+from experiments.flight import IN_FLIGHT, Clock, one_by_one, wait_for
+from experiments.owed import Owed
 from experiments.program import Program
 from experiments.progress import Progress
+from experiments.signals import Stop
 from experiments.startup import Startup
+from experiments.watchdog import Watchdog
 from semjax import metrics
 from semjax.training import TrainState
 
-# Steps, or batches of an evaluation, that are dispatched and not known to be finished. One runs and
-# two wait: enough to hide a slow moment of the host, few enough for Ctrl-C to be heard, for a limit
-# to stop the run in time, and for the batches in flight to be no burden on memory.
-IN_FLIGHT = 3
 # What the progress line has room for; metrics.jsonl has the rest.
+_LOST = "The same command resumes once the data can be read again"
 _SHOWN = ("loss", "accuracy", "gap", "learning_rate", "validation_accuracy", "test_accuracy")
 
 
 class TrainingError(RuntimeError):
     """The run cannot go on; the message says at which step and why."""
+
+
+class DataLostError(TrainingError):
+    """The data set became unreadable while it was trained on."""
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and its state is saved.
+
+    Attributes:
+      code: the exit code that goes with the signal.
+    """
+
+    def __init__(self, stop: Stop, step: int) -> None:
+        """Says what has stopped the run, and where."""
+        super().__init__(f"stopped by {stop.name} at step {step}: the same command resumes")
+        self.code = stop.code
 
 
 class Log(Protocol):
@@ -88,17 +108,23 @@ class Trainer:
         log: Log,
         progress: Progress,
         startup: Startup,
+        *,
+        stop: Stop,
+        watchdog: Watchdog,
+        owed: Owed,
     ) -> None:
         """Takes what the run has made; nothing is put on a device before `train`."""
         self.config, self.data, self.plan = config, data, plan
         self.program, self.mesh = program, mesh
         self.checkpoints, self.log = checkpoints, log
         self._progress, self._startup = progress, startup
-        self._clock = _Clock()
+        self._stop, self._watchdog = stop, watchdog
+        self._clock = Clock()
         self._compiled: list[Any] = []
         self._flight = collections.deque[tuple[int, dict[str, jax.Array], Any]]()
         # Of the steps since the last line: what they reported, and the names of it to leave out.
-        self._reported: list[tuple[dict[str, jax.Array], set[str]]] = []
+        self._reported: list[owed_lib.Report] = list(owed.reported)
+        self._owes_evaluation = owed.evaluation
         self._absent = _absent_terms(config)
         self._absent_in_plain = _absent_terms(program_lib.without_gap(config))
         self._skipped_in_a_row = 0
@@ -106,7 +132,9 @@ class Trainer:
         # Without a validation split nothing is selected, so the test curve can be shown as
         # published work shows it.
         self._watched = "test" if data.validation is None else "validation"
+        self._watched_split = data.test if data.validation is None else data.validation
         self._last: dict[str, float] = {}
+        self._step = 0  # of the state that is evaluated
 
     @property
     def images_per_second(self) -> float:
@@ -114,32 +142,60 @@ class Trainer:
         return self._clock.steps_per_second * self.config.batch_size
 
     def train(self, state: TrainState, step: int) -> TrainState:
-        """Takes the steps that are left; what happens after each stands in the plan."""
+        """Takes the steps that are left; what happens after each stands in the plan.
+
+        Args:
+          state: what a run begins or goes on with.
+          step: its step.
+
+        Returns:
+          The state after the last step.
+
+        Raises:
+          Stopped: the run was asked to stop; its state is saved.
+          TrainingError: it cannot go on.
+          CheckpointError: a checkpoint could not be written.
+        """
         batch_at = feed(self.config, self.data.train, self.mesh)
-        self._clock.starts(step)
         try:
+            if self._owes_evaluation and self.plan.evaluates(step):
+                self._save(step, state)
+                if hosts.is_first():
+                    owed_lib.settle(self.config.workdir)
+            self._owes_evaluation = False
+            self._clock.starts(step)
             while step < self.plan.total:
-                state, logs = self._take(step, state, batch_at(step))
+                self.checkpoints.check()
+                self._watchdog.expects(f"the input of step {step + 1}")
+                batch = batch_at(step)
+                state, logs = self._take(step, state, batch)
                 step += 1
                 # Asked for now: later it would stand behind the steps that follow.
                 rate = self.program.learning_rate(step - 1) if self.plan.logs(step) else None
                 self._flight.append((step, logs, rate))
+                stops = self._stop.asked()
                 if self.plan.saves(step):
                     self._finish(leaving=0)
                     self._save(step, state)
                     self._clock.starts(step)
+                elif stops:
+                    self._finish(leaving=0)
+                    self._put_down(step, state)
                 else:
                     self._finish(leaving=IN_FLIGHT - 1)
+                if stops:
+                    raise Stopped(self._stop, step)
+        except DataError as error:
+            raise DataLostError(f"{error}. {_LOST}") from error
         finally:
-            _wait(logs for _, logs, _ in self._flight)
+            wait_for(logs for _, logs, _ in self._flight)
+            if close := getattr(batch_at, "close", None):
+                close()
         return state
 
-    def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
+    def evaluate(self, state: TrainState, split: Labelled) -> dict[str, float]:
         """Accuracy, NLL and ECE of the weights on a whole split."""
-        parts = _one_by_one(
-            self.program.evaluate(state, sharding.put_batch(rows, self.mesh))
-            for rows in data_lib.eval_batches(split, self._eval_size)
-        )
+        parts = self._over(split, self.program.evaluate, state)
         # Added on the host, where they are: no program, no copy back.
         total = functools.reduce(functools.partial(jax.tree.map, np.add), parts)
         summary = jax.device_get(metrics.summarise(total))
@@ -147,20 +203,37 @@ class Trainer:
 
     def wrong(self, state: TrainState) -> np.ndarray:
         """Which rows of the training split are misclassified, bool[N]."""
-        parts = _one_by_one(
-            self.program.correct(state, sharding.put_batch(rows, self.mesh))
-            for rows in data_lib.eval_batches(self.data.train, self._eval_size)
-        )
+        parts = self._over(self.data.train, self.program.correct, state)
         return np.concatenate(list(parts))[: len(self.data.train)] == 0
 
     def result(self, state: TrainState) -> dict[str, Any]:
-        """Test figures of the final weights; apart from them, of the best on validation."""
+        """Test figures of the final weights; apart from them, of the best on validation.
+
+        Args:
+          state: what `train` has returned.
+
+        Returns:
+          The figures by name.
+
+        Raises:
+          Stopped: the run was asked to stop.
+          DataLostError: the data set cannot be read any more.
+          CheckpointError: the best checkpoint cannot be restored.
+        """
+        self._step = self.plan.total
+        try:
+            return self._result(state)
+        except DataError as error:
+            raise DataLostError(f"{error}. {_LOST}") from error
+
+    def _result(self, state: TrainState) -> dict[str, Any]:
         if self._watched == "test" and self._last:
             return {**self._last, "skipped_steps": int(state.skipped)}
         result: dict[str, Any] = _named("test", self.evaluate(state, self.data.test))
         result["skipped_steps"] = int(state.skipped)
         best = self.checkpoints.best_step()
         if self.data.validation is not None and best is not None:
+            self._watchdog.expects(f"the restored checkpoint of step {best}")
             state = self.checkpoints.restore(self.program.state_shape, step=best)
             result["best_step"] = best
             result |= _named("best_validation", self.evaluate(state, self.data.validation))
@@ -170,6 +243,22 @@ class Trainer:
     @property
     def _eval_size(self) -> int:
         return self.config.eval_batch_size or self.config.batch_size
+
+    def _over(
+        self, split: Labelled, function: Callable[..., Any], state: TrainState
+    ) -> Iterator[Any]:
+        """What a function of state and batch says of each batch of a split."""
+        step = self._step
+
+        def results() -> Iterator[Any]:
+            for rows in evaluation_batches(split, self._eval_size, self.mesh):
+                if self._stop.asked():
+                    raise Stopped(self._stop, step)
+                yield function(state, rows)
+                self._watchdog.expects(f"the evaluation after step {step}")
+
+        self._watchdog.expects(f"the evaluation after step {step}")
+        return one_by_one(results())
 
     def _take(
         self, step: int, state: TrainState, batch: Any
@@ -184,34 +273,55 @@ class Trainer:
         self._compiled.append(function)
         if first:
             self._startup.ends("build")
+        self._watchdog.expects(f"the compilation of step {step + 1}")
         result = function(state, batch, self.program.rng)  # returns when it is compiled
         if first:
             self._startup.ends("compile")
+        self._watchdog.expects(f"step {step + 1}")
         jax.block_until_ready(result)
         allocator.give_back()  # what the compiler has left behind
         if first:
             self._startup.ends("first_step")
+            self._stop.waits(together=jax.process_count() > 1)
         self._clock.starts(step + 1)
         return result
 
     def _save(self, step: int, state: TrainState) -> None:
         """What follows the line of a step: its evaluation, if one is due, and its checkpoint."""
+        self._step = step
         line, chosen_by = self._line, None
         if self.plan.evaluates(step):
-            watched = getattr(self.data, self._watched)
-            self._last = _named(self._watched, self.evaluate(state, watched))
+            try:
+                self._last = _named(self._watched, self.evaluate(state, self._watched_split))
+                wrong = self.wrong(state) if self.config.record_errors else None
+            except Stopped:
+                self._put_down(step, state, evaluation=True)
+                raise
             self.log.write(step, self._last)
-            if self.config.record_errors:
-                uncertainty.record(self.config.workdir, step, self.wrong(state))
+            if wrong is not None and hosts.is_first():
+                uncertainty.record(self.config.workdir, step, wrong)
             line = line | self._last
-            chosen_by = self._last if self.data.validation else None
+            chosen_by = None if self.data.validation is None else self._last
         self._show(step, line)
-        self.checkpoints.save(step, state, metrics=chosen_by)
+        self._watchdog.expects(f"the checkpoint of step {step}")
+        if not self._owes_evaluation:
+            self.checkpoints.save(step, state, metrics=chosen_by)
+        elif chosen_by:  # it is saved, but without what ranks it
+            self.checkpoints.rank(step, chosen_by)
+
+    def _put_down(self, step: int, state: TrainState, *, evaluation: bool = False) -> None:
+        """Saves the state between two lines of metrics, and what is owed to them."""
+        self._watchdog.expects(f"the checkpoint of step {step}")
+        reported = [(jax.device_get(logs), absent) for logs, absent in self._reported]
+        if hosts.is_first():
+            owed_lib.write(self.config.workdir, step, reported, evaluation=evaluation)
+        self.checkpoints.save(step, state)
 
     def _finish(self, *, leaving: int) -> None:
         """Waits until no more steps are in flight, and writes the lines that are due."""
         while len(self._flight) > leaving:
             step, logs, learning_rate = self._flight[0]
+            self._watchdog.expects(f"step {step}")
             jax.block_until_ready(logs)
             self._flight.popleft()
             self._progress.update(step)
@@ -255,52 +365,6 @@ class Trainer:
                 "lower --learning_rate, --warmup_steps or --clip_norm may help; the same "
                 "command resumes from the last checkpoint"
             )
-
-
-class _Clock:
-    """The rate of the steps that were timed."""
-
-    def __init__(self) -> None:
-        self._steps, self._seconds = 0, 0.0
-        self.starts(0)
-
-    @property
-    def steps_per_second(self) -> float:
-        return self._steps / self._seconds if self._seconds else 0.0
-
-    def starts(self, step: int) -> None:
-        """So many steps are finished now: those that follow are timed from here."""
-        self._since = time.monotonic(), step
-
-    def stops(self, step: int) -> None:
-        """So many steps are finished now; those since the start are counted, and it starts anew."""
-        seconds, first = self._since
-        if step > first:
-            self.starts(step)
-            self._steps += step - first
-            self._seconds += self._since[0] - seconds
-
-
-def _one_by_one(results: Iterable[Any]) -> Iterator[Any]:
-    """The results, fetched; so many are dispatched ahead of the one that is waited for."""
-    flight = collections.deque[Any]()
-    try:
-        for result in results:
-            flight.append(result)
-            if len(flight) >= IN_FLIGHT:
-                yield jax.device_get(flight[0])
-                flight.popleft()
-        yield from (jax.device_get(result) for result in flight)
-    finally:
-        _wait(flight)
-
-
-def _wait(flight: Iterable[Any]) -> None:
-    """Lets what is in flight come to its end, whatever has stopped the loop.
-
-    A Python that exits while XLA's CPU client still computes may wait for its threads for ever.
-    """
-    jax.block_until_ready(list(flight))
 
 
 def _absent_terms(config: Config) -> set[str]:

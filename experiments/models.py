@@ -1,49 +1,45 @@
-"""The networks the study trains: published CIFAR architectures and two small ones for a laptop.
+"""The networks the study trains, by name: published architectures and two small ones for a laptop.
 
 Results are compared with published tables, so every network here has the parameter count, padding,
 shortcuts and initialisation of the code behind those tables. All return `Features`, which holds
 what a representation can be read from: logits, the pooled vector and the last feature map.
 
+resnet18, preact_resnet18, resnet20, wrn_D_W   for small images: 3x3 stem, no pooling after it
+resnet50, vit_s_16                             for photographs: 224x224 in the published tables
+cnn, mlp                                       for a laptop
+
 Dimension letters: B batch, H W C image, h w feature map, K classes, D representation.
 """
 
-import dataclasses
 import re
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from experiments.layers import rematerialisation
-from experiments.layers.convolution import Conv, Lowering
-from experiments.layers.normalisation import BatchNorm, rectify
+from experiments.layers.convolution import Lowering
+from experiments.networks import vit
+from experiments.networks.bottleneck import BottleneckResNet
+from experiments.networks.features import Features
+from experiments.networks.residual import PreActResNet, ResNet
+from experiments.networks.small import CNN, MLP
 
-NAMES = ("resnet18", "preact_resnet18", "resnet20", "wrn_D_W", "cnn", "mlp")
+__all__ = ["NAMES", "Features", "check_image", "create", "hidden_modules"]
 
-# Zero-mean normal of variance 2 / fan_out, not truncated: He et al. 2015 (arXiv:1502.01852).
-_he_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+NAMES = (
+    "resnet18",
+    "preact_resnet18",
+    "resnet20",
+    "wrn_D_W",
+    "resnet50",
+    "vit_s_16",
+    "cnn",
+    "mlp",
+)
+
 # Uniform on ±1/sqrt(fan_in): what the Wide ResNet code leaves its classifier's kernel at.
 _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Features:
-    """What a network says about a batch of images, as a pytree.
-
-    Attributes:
-      logits: f32[B,K].
-      pooled: f32[B,D], the vector the classifier reads. With a feature map it is that map's mean
-        over h and w, taken in float32.
-      spatial: [B,h,w,D] in the compute dtype, the last feature map before pooling; None for `mlp`.
-    """
-
-    logits: jax.Array
-    pooled: jax.Array
-    spatial: jax.Array | None = None
 
 
 def create(
@@ -57,8 +53,9 @@ def create(
     """Builds a network by name.
 
     The module is called as `module(images, train=...)` with floating images [B,H,W,C] of any
-    height, width and number of channels, and returns `Features`. Parameters, BatchNorm statistics
-    (collection `"batch_stats"`, absent in `mlp`), the pooling mean and the logits are float32
+    height, width and number of channels (of `vit_s_16`: sides that are multiples of 16, and those
+    it was initialised with), and returns `Features`. Parameters, BatchNorm statistics (collection
+    `"batch_stats"`, absent in `vit_s_16` and `mlp`), the pooling mean and the logits are float32
     whatever the compute dtype.
 
     Args:
@@ -67,9 +64,9 @@ def create(
       num_classes: K, at least 1.
       compute_dtype: float32 or bfloat16, the dtype of convolutions and activations.
       lowering: of the convolutions, see `experiments.layers.convolution`; the same parameters, and
-        the same values to rounding.
-      remat: whether the backward pass computes the inside of every residual block again instead of
-        keeping it (rematerialisation): less memory for a third more work.
+        the same values to rounding. `vit_s_16` and `mlp` have none.
+      remat: whether the backward pass computes the inside of every residual or transformer block
+        again instead of keeping it (rematerialisation): less memory for a third more work.
 
     Returns:
       A Linen module.
@@ -80,6 +77,7 @@ def create(
       TypeError: `name` is not a string or `num_classes` not an integer.
 
     Example:
+      >>> import jax
       >>> images = jnp.zeros((2, 8, 8, 1))
       >>> model = create("cnn", 10)
       >>> features, variables = model.init_with_output(jax.random.key(0), images, train=False)
@@ -89,12 +87,16 @@ def create(
     dtype = _check_options(name, num_classes, compute_dtype)
     if remat and name in ("cnn", "mlp"):
         raise ValueError(f"remat: {name} has no residual blocks to compute again")
+    if name == "mlp":
+        return MLP(num_classes, compute_dtype=dtype)
+    if name == "vit_s_16":
+        return vit.ViT(num_classes, compute_dtype=dtype, remat=remat)
     how: dict[str, Any] = {"compute_dtype": dtype, "lowering": lowering}
     if name == "cnn":
         return CNN(num_classes, **how)
-    if name == "mlp":
-        return MLP(num_classes, compute_dtype=dtype)
     how["remat"] = remat
+    if name == "resnet50":
+        return BottleneckResNet(num_classes, **how)
     if name == "resnet18":
         return ResNet(num_classes, **how)
     if name == "preact_resnet18":
@@ -117,8 +119,9 @@ def hidden_modules(name: str) -> tuple[str, ...]:
     """The submodules whose outputs are the hidden layers 1, 2, ... that a policy may mix.
 
     In residual networks the last block of each stage, so that nothing is mixed inside a block; in
-    `cnn` the normalised convolutions, in `mlp` the hidden layers, both before the nonlinearity.
-    The last one has the shape of `Features.spatial`, where there is such a map.
+    `vit_s_16` every third block, whose outputs are tokens [B,1+hw,D]; in `cnn` the normalised
+    convolutions, in `mlp` the hidden layers, both before the nonlinearity. In convolutional
+    networks the last one has the shape of `Features.spatial`.
 
     Args:
       name: as for `create`.
@@ -137,12 +140,35 @@ def hidden_modules(name: str) -> tuple[str, ...]:
         return ("dense1", "dense2")
     if name == "cnn":
         return ("norm1", "norm2", "norm3")
-    stages, blocks = {
-        "resnet18": (4, 2),
-        "preact_resnet18": (4, 2),
-        "resnet20": (3, 3),
-    }.get(name) or (3, (_parse_wrn(name)[0] - 4) // 6)
-    return tuple(f"stage{stage}_block{blocks}" for stage in range(1, stages + 1))
+    if name == "vit_s_16":
+        return tuple(f"block{block}" for block in range(3, vit.ViT.depth + 1, 3))
+    if name == "resnet50":
+        blocks = BottleneckResNet.blocks
+    elif name in ("resnet18", "preact_resnet18"):
+        blocks = (2, 2, 2, 2)
+    else:
+        blocks = (3, 3, 3) if name == "resnet20" else 3 * ((_parse_wrn(name)[0] - 4) // 6,)
+    return tuple(f"stage{stage}_block{last}" for stage, last in enumerate(blocks, start=1))
+
+
+def check_image(name: str, image_shape: tuple[int, ...]) -> None:
+    """Checks that a network takes images of a size.
+
+    Args:
+      name: as for `create`.
+      image_shape: (H, W, C).
+
+    Raises:
+      ValueError: a side that a vision transformer cannot cut into patches.
+
+    Example:
+      >>> check_image("vit_s_16", (30, 32, 3))
+      Traceback (most recent call last):
+      ...
+      ValueError: images: sides must be multiples of 16, the side of a patch; found 30x32
+    """
+    if name == "vit_s_16":
+        vit.check_sides(*image_shape[:2])
 
 
 def _check_options(name: str, num_classes: int, compute_dtype: DTypeLike) -> jnp.dtype:
@@ -168,231 +194,3 @@ def _parse_wrn(name: str) -> tuple[int, int]:
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"model {name!r} has depth {depth}: {allowed}")
     return depth, width
-
-
-def _prepare(images: jax.Array, dtype: DTypeLike) -> jax.Array:
-    if images.ndim != 4 or 0 in images.shape[1:]:
-        raise ValueError(
-            f"images: expected [B,H,W,C] with H, W, C at least 1, found {images.shape}"
-        )
-    # uint8 images reach a network only by a forgotten normalisation: 0..255 would still "train".
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images: expected a floating dtype, found {images.dtype}")
-    return images.astype(dtype)
-
-
-def _conv(width: int, size: int, stride: int, how: Any, name: str) -> Conv:
-    """A convolution of a module with `compute_dtype` and `lowering`.
-
-    With half the kernel's size of zeros on each side, as published: at stride 2 "SAME" pads an even
-    image on the far side only, which shifts every feature by half a pixel.
-    """
-    return Conv(
-        width,
-        size,
-        stride,
-        kernel_init=_he_normal_fan_out,
-        dtype=how.compute_dtype,
-        lowering=how.lowering,
-        name=name,
-    )
-
-
-def _projection(x: jax.Array, width: int, stride: int, how: Any, name: str) -> jax.Array:
-    # A strided 1x1 convolution reads only the pixels it keeps; slicing them out first gives the
-    # same values and half the time or less in the backward pass on CPU.
-    return _conv(width, 1, 1, how, name)(x[:, ::stride, ::stride])
-
-
-def _blocks(block: type[nn.Module], network: Any) -> Any:
-    """The class of a network's blocks, which keeps only its input where `remat` is set."""
-    return rematerialisation.of_module(block) if network.remat else block
-
-
-def _pool_and_classify(
-    spatial: jax.Array, num_classes: int, kernel_init: Callable[..., Any]
-) -> Features:
-    pooled = jnp.mean(spatial, axis=(1, 2), dtype=jnp.float32)
-    head = nn.Dense(num_classes, kernel_init=kernel_init, dtype=jnp.float32, name="head")
-    return Features(logits=head(pooled), pooled=pooled, spatial=spatial)
-
-
-class BasicBlock(nn.Module):
-    """Post-activation residual block: `relu(shortcut(x) + norm(conv(relu(norm(conv(x))))))`.
-
-    Where the shape changes the shortcut is a strided 1x1 convolution with BatchNorm, or with
-    `pad_shortcut` (option A) the strided identity with zero channels added on both sides.
-
-    References:
-      He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385, Fig. 2.
-    """
-
-    width: int
-    stride: int
-    pad_shortcut: bool
-    compute_dtype: DTypeLike
-    lowering: Lowering = "xla"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps [B,h,w,C] to [B,ceil(h/stride),ceil(w/stride),width]."""
-        dtype = self.compute_dtype
-        y = _conv(self.width, 3, self.stride, self, "conv1")(x)
-        y = BatchNorm(dtype, rectify=True, name="norm1")(y, train=train)
-        y = _conv(self.width, 3, 1, self, "conv2")(y)
-        y = BatchNorm(dtype, name="norm2")(y, train=train)
-        return rectify(y + self._shortcut(x, train))
-
-    def _shortcut(self, x: jax.Array, train: bool) -> jax.Array:
-        if self.stride == 1 and x.shape[-1] == self.width:
-            return x
-        if not self.pad_shortcut:
-            x = _projection(x, self.width, self.stride, self, "shortcut_conv")
-            return BatchNorm(self.compute_dtype, name="shortcut_norm")(x, train=train)
-        x = x[:, :: self.stride, :: self.stride]
-        missing = self.width - x.shape[-1]
-        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
-
-
-class PreActBlock(nn.Module):
-    """Pre-activation residual block: `shortcut + conv(relu(norm(conv(relu(norm(x))))))`.
-
-    The shortcut is x itself, or where the shape changes a strided 1x1 convolution of the first
-    activation, without BatchNorm.
-
-    References:
-      He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027, Fig. 4(e).
-    """
-
-    width: int
-    stride: int
-    compute_dtype: DTypeLike
-    lowering: Lowering = "xla"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps [B,h,w,C] to [B,ceil(h/stride),ceil(w/stride),width]."""
-        dtype = self.compute_dtype
-        y = BatchNorm(dtype, rectify=True, name="norm1")(x, train=train)
-        if self.stride != 1 or x.shape[-1] != self.width:
-            x = _projection(y, self.width, self.stride, self, "shortcut_conv")
-        y = _conv(self.width, 3, self.stride, self, "conv1")(y)
-        y = BatchNorm(dtype, rectify=True, name="norm2")(y, train=train)
-        return x + _conv(self.width, 3, 1, self, "conv2")(y)
-
-
-class ResNet(nn.Module):
-    """Post-activation ResNet for small images: 3x3 stem, no pooling after it.
-
-    The defaults are ResNet-18 with the stem of the CIFAR tables. The published ResNet-20 (Sec. 4.2)
-    has `widths=(16, 32, 64)`, three blocks a stage and `pad_shortcut`.
-
-    References:
-      He et al. 2015, Deep Residual Learning for Image Recognition, arXiv:1512.03385.
-    """
-
-    num_classes: int
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    blocks: int = 2
-    pad_shortcut: bool = False
-    compute_dtype: DTypeLike = jnp.float32
-    lowering: Lowering = "xla"
-    remat: bool = False
-
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Features:
-        """Maps floating images [B,H,W,C] to `Features` with D = widths[-1]."""
-        dtype = self.compute_dtype
-        block_class = _blocks(BasicBlock, self)
-        x = _conv(self.widths[0], 3, 1, self, "stem_conv")(_prepare(images, dtype))
-        x = BatchNorm(dtype, rectify=True, name="stem_norm")(x, train=train)
-        for stage, width in enumerate(self.widths, start=1):
-            for block in range(1, self.blocks + 1):
-                stride = 2 if stage > 1 and block == 1 else 1
-                name = f"stage{stage}_block{block}"
-                layer = block_class(
-                    width, stride, self.pad_shortcut, dtype, self.lowering, name=name
-                )
-                x = layer(x, train)
-        return _pool_and_classify(x, self.num_classes, nn.initializers.lecun_normal())
-
-
-class PreActResNet(nn.Module):
-    """Pre-activation ResNet for small images, narrow (PreActResNet-18, the default) or wide.
-
-    The widely used PreActResNet-18 code, whose numbers the mixup papers report, pools the last sum
-    as it is; He et al. and the Wide ResNet normalise and rectify it first (`final_norm`).
-
-    References:
-      He et al. 2016, Identity Mappings in Deep Residual Networks, arXiv:1603.05027.
-      Zagoruyko & Komodakis 2016, Wide Residual Networks, arXiv:1605.07146, Table 1.
-    """
-
-    num_classes: int
-    stem_width: int = 64
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    blocks: int = 2
-    final_norm: bool = False
-    head_init: Callable[..., Any] = nn.initializers.lecun_normal()
-    compute_dtype: DTypeLike = jnp.float32
-    lowering: Lowering = "xla"
-    remat: bool = False
-
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Features:
-        """Maps floating images [B,H,W,C] to `Features` with D = widths[-1]."""
-        dtype = self.compute_dtype
-        block_class = _blocks(PreActBlock, self)
-        x = _conv(self.stem_width, 3, 1, self, "stem_conv")(_prepare(images, dtype))
-        for stage, width in enumerate(self.widths, start=1):
-            for block in range(1, self.blocks + 1):
-                stride = 2 if stage > 1 and block == 1 else 1
-                name = f"stage{stage}_block{block}"
-                x = block_class(width, stride, dtype, self.lowering, name=name)(x, train)
-        if self.final_norm:
-            x = BatchNorm(dtype, rectify=True, name="final_norm")(x, train=train)
-        return _pool_and_classify(x, self.num_classes, self.head_init)
-
-
-class CNN(nn.Module):
-    """Three convolutions with BatchNorm, for 8x8 to 32x32 images on a laptop."""
-
-    num_classes: int
-    widths: tuple[int, ...] = (32, 64, 96)
-    compute_dtype: DTypeLike = jnp.float32
-    lowering: Lowering = "xla"
-
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Features:
-        """Maps floating images [B,H,W,C] to `Features` with D = widths[-1]."""
-        x = _prepare(images, self.compute_dtype)
-        for layer, width in enumerate(self.widths, start=1):
-            stride = 1 if layer == 1 else 2
-            x = _conv(width, 3, stride, self, f"conv{layer}")(x)
-            norm = BatchNorm(self.compute_dtype, name=f"norm{layer}")
-            x = rectify(norm(x, train=train))
-        return _pool_and_classify(x, self.num_classes, nn.initializers.lecun_normal())
-
-
-class MLP(nn.Module):
-    """Two hidden layers and no BatchNorm: no row of a batch ever depends on another one."""
-
-    num_classes: int
-    widths: tuple[int, ...] = (256, 256)
-    compute_dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> Features:
-        """Maps floating images [B,H,W,C] to `Features` with D = widths[-1] and no `spatial`."""
-        del train  # Taken so that every network is called alike; nothing here depends on it.
-        x = _prepare(images, self.compute_dtype)
-        x = x.reshape(x.shape[0], -1)
-        for layer, width in enumerate(self.widths, start=1):
-            init = nn.initializers.he_normal()
-            dense = nn.Dense(
-                width, kernel_init=init, dtype=self.compute_dtype, name=f"dense{layer}"
-            )
-            x = nn.relu(dense(x))
-        pooled = x.astype(jnp.float32)
-        head = nn.Dense(self.num_classes, dtype=jnp.float32, name="head")
-        return Features(logits=head(pooled), pooled=pooled)

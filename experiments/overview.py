@@ -10,6 +10,7 @@ from experiments.config import Config
 from experiments.data import Data
 from experiments.loop import Plan
 from experiments.program import Program
+from experiments.streaming import Stream
 
 _PARTS = {"first_step": "the step itself"}  # where the key alone would not tell
 
@@ -30,7 +31,7 @@ def before(
       The rows.
     """
     device = jax.devices()[0]
-    shape = "x".join(str(size) for size in data.train.image.shape[1:])
+    shape = "x".join(str(size) for size in data.image_shape)
     held_out = 0 if data.validation is None else len(data.validation)
     epochs = plan.total * config.batch_size / len(data.train)
     parameters = program_lib.parameter_count(program.state_shape)
@@ -42,7 +43,8 @@ def before(
         "data": f"{config.dataset}: {len(data.train):,} train, {held_out:,} validation, "
         f"{len(data.test):,} test, {shape}, {data.num_classes} classes"
         + (f", {data.num_groups} groups" if data.num_groups else "")
-        + (", balanced sampling" if config.sampling == "balanced" else ""),
+        + (", balanced sampling" if config.sampling == "balanced" else "")
+        + (", streamed" if isinstance(data.train, Stream) else ""),
         "model": f"{config.model}, {parameters:,} parameters, {config.compute_dtype}",
         "method": f"policy {config.policy}, sem_weight {config.sem_weight:g}{every}, "
         f"clean_weight {config.clean_weight:g}",

@@ -261,7 +261,7 @@ def _options(text: str, members: list[str]) -> dict[str, dict[str, Any]]:
             )
         try:
             options.setdefault(name, {})[option.strip()] = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # nested too deeply
             raise ValueError(
                 f"--policy_options: {entry!r}: the value must be a number, True, False, None, a "
                 "quoted text or a tuple of these"

@@ -17,7 +17,7 @@ from experiments.config import Config
 from experiments.data import Data
 from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
-from semjax import augment, augmix, pixmix, training
+from semjax import augment, augmix, pixmix, randaugment, resized_crop, training
 from semjax.options import fraction_parts
 
 # Mixing pictures of PixMix, generated once a run, and the options that give their size.
@@ -95,7 +95,7 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
     init_key, rng = jax.random.split(jax.random.key(config.seed))
     everywhere, rows = sharding.replicated(mesh), sharding.by_rows(mesh)
 
-    image_shape = data.train.image.shape[1:]
+    image_shape = data.image_shape
     init = jax.jit(
         functools.partial(_init, module, optimizer, image_shape, config.ema_decay > 0),
         out_shardings=everywhere,
@@ -143,7 +143,7 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         correct=jax.jit(correct, in_shardings=(everywhere, rows), out_shardings=everywhere),
         learning_rate=learning_rate,
         state_shape=state_template(config, image_shape, data.num_classes, mesh),
-        rng=jax.device_put(rng, everywhere),
+        rng=sharding.put_everywhere(rng, mesh),
         sem_every=config.sem_every,
     )
 
@@ -161,7 +161,14 @@ def state_template(
 
     Returns:
       A state of `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      ConfigError: a model that does not take images of this size.
     """
+    try:
+        models.check_image(config.model, image_shape)
+    except ValueError as error:
+        raise ConfigError(f"--model={config.model}: {error}; --image_size changes them") from error
     module = models.create(config.model, num_classes, compute_dtype=config.compute_dtype)
     # The length of a schedule changes no shape.
     optimizer = _optimizer(config, _learning_rate(config, 1))
@@ -291,12 +298,15 @@ def _loss_maker(
     )
 
 
-def _augmentation(config: Config, data: Data) -> Callable[[jax.Array, jax.Array], Any]:
-    """Crop, flip, AugMix or PixMix on pixels, then the scaling every model expects, then cutout."""
+def _augmentation(config: Config, data: Data) -> Callable[..., Any]:
+    """Ops on pixels, then the scaling every model expects, then cutout.
+
+    On pixels are crops, flips and one of AugMix, PixMix and RandAugment.
+    """
     pictures = None
     if config.augmentation == "pixmix":
         make = jax.jit(pixmix.fractal_pictures, static_argnums=1, static_argnames=_PICTURE)
-        sizes = dict(zip(_PICTURE, data.train.image.shape[1:], strict=True))
+        sizes = dict(zip(_PICTURE, data.image_shape, strict=True))
         pictures = make(jax.random.key(config.seed), _PICTURES, **sizes)
 
     def scaled(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -306,8 +316,16 @@ def _augmentation(config: Config, data: Data) -> Callable[[jax.Array, jax.Array]
             images = augment.random_cutout(key, images, size=config.cutout_size)
         return images
 
-    def apply(key: jax.Array, images: jax.Array) -> Any:
+    def apply(key: jax.Array, images: jax.Array, aspect: jax.Array | None = None) -> Any:
         crop_key, flip_key, cutout_key, pixel_key, views_key = jax.random.split(key, 5)
+        if config.random_resized_crop:
+            images = resized_crop.random_resized_crop(
+                crop_key,
+                images,
+                size=data.image_shape[0],
+                aspect=aspect,
+                scale=(config.crop_scale, 1.0),
+            )
         if config.crop_padding:
             images = augment.random_crop(crop_key, images, padding=config.crop_padding)
         if config.flip:
@@ -319,6 +337,13 @@ def _augmentation(config: Config, data: Data) -> Callable[[jax.Array, jax.Array]
                 views.append(scaled(hole_key, augmix.augmix(mix_key, images)))
         if config.augmentation == "augmix":
             images = augmix.augmix(pixel_key, images)
+        if config.augmentation == "randaugment":
+            images = randaugment.randaugment(
+                pixel_key,
+                images,
+                layers=config.randaugment_layers,
+                magnitude=config.randaugment_magnitude,
+            )
         if pictures is not None:
             images = pixmix.pixmix(pixel_key, images, pictures)
         images = scaled(cutout_key, images)

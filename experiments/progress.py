@@ -22,6 +22,7 @@ class Progress(Closing):
         stream: Where to write; stderr if None.
         interval: Seconds between two redraws on a terminal, at least.
         clock: Returns seconds; for tests.
+        silent: Shows nothing at all: for a run in which another process speaks.
 
     Example:
         >>> with Progress(100, images_per_step=128, stream=sys.stdout) as progress:
@@ -38,12 +39,14 @@ class Progress(Closing):
         stream: TextIO | None = None,
         interval: float = 0.2,
         clock: Callable[[], float] = time.monotonic,
+        silent: bool = False,
     ) -> None:
         """Shows nothing yet."""
         self._total = total
         self._images_per_step = images_per_step
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
+        self._silent = silent
+        self._live = not silent and self._stream.isatty()
         self._interval = interval
         self._clock = clock
         self._metrics: Mapping[str, Any] = {}
@@ -63,12 +66,14 @@ class Progress(Closing):
         self._marks.append((self._clock(), step))
         if self._live:
             self._redraw()
-        else:
+        elif not self._silent:
             self._stream.write(self._line() + "\n")
             self._stream.flush()
 
     def say(self, text: str) -> None:
         """Prints a line above the living one."""
+        if self._silent:
+            return
         self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
         self._stream.flush()
         self._redraw()

@@ -20,6 +20,8 @@ from typing import Any, Self, TextIO
 
 import jax
 
+from experiments import untrusted
+
 __all__ = [
     "Closing",
     "MetricsLog",
@@ -108,6 +110,8 @@ class MetricsLog(Closing):
         workdir: Directory of the run; made if it is not there.
         resume_step: Step of the checkpoint the run goes on from; None for a run that starts
             anew, which empties the file.
+        evaluated: Whether the evaluation after that step is kept; without it a line of that step
+            that holds one goes too, since it is made again.
 
     Raises:
         OSError: If the file cannot be written.
@@ -126,11 +130,21 @@ class MetricsLog(Closing):
         {"step": 20, "loss": 0.25}
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int | None) -> None:
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        resume_step: int | None,
+        evaluated: bool = True,
+    ) -> None:
         """Opens the file; see the class."""
         path = Path(workdir) / "metrics.jsonl"
         last = -1 if resume_step is None else resume_step
-        kept = [line for line, record in _records(path) if record["step"] <= last]
+        kept = [
+            line
+            for line, record in _records(path)
+            if record["step"] <= last and (evaluated or record["step"] < last or "loss" in record)
+        ]
         text = "".join(f"{line}\n" for line in kept)
         if not path.exists() or text != _text(path):
             write_atomically(path, text)
@@ -149,12 +163,16 @@ class MetricsLog(Closing):
         Raises:
             ValueError: If one of them is called "step".
             TypeError: If one of them is not a number.
+            OSError: If the line cannot be written.
         """
         if "step" in metrics:
             raise ValueError('a metric must not be called "step": that is the first key of a line')
         values = {name: _number(name, value) for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": int(step), **values}, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": int(step), **values}, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _unwritable(Path(self._file.name), error) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -177,8 +195,12 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _text(path: Path) -> str:
+    if not path.exists():
+        return ""
+    if not path.is_file():  # a pipe would be waited for
+        raise ValueError(f"{path} is not a file. Remove it")
     # A torn last line may end inside a character.
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -187,9 +209,11 @@ def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            if not isinstance(record["step"], int):
+            record = untrusted.parse_json(line)
+            if type(record["step"]) is not int:
                 raise TypeError("step is not a whole number")
+            if not all(value is None or _is_finite(value) for value in record.values()):
+                raise TypeError("a metric is not a number")
         except (ValueError, TypeError, KeyError) as error:
             if number == len(lines):
                 break
@@ -199,6 +223,10 @@ def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
             ) from error
         records.append((line, record))
     return records
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _scalar(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from experiments import records
+from experiments import exit_codes, records, untrusted
 from experiments.reporting import comparison, report_page
 from experiments.reporting.comparison_page import spread
 from experiments.reporting.headline import METRICS, Report, headline, status
@@ -260,8 +260,8 @@ def _run(request: Request) -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    print(f"error: {plain(error)}", file=sys.stderr)
-    raise SystemExit(2) from None
+    print(untrusted.error_line(error), file=sys.stderr)
+    raise SystemExit(exit_codes.REFUSED) from None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Devices: the one file that knows how many there are.
+"""Devices: the one file that knows how many there are, and which of them are this process's.
 
 Everything else is written for the global batch. The batch is split over one mesh axis, the state is
-on every device, and the compiler adds the communication.
+on every device, and the compiler adds the communication. Where several processes train together,
+each puts the rows of its own devices.
 """
 
 from collections.abc import Mapping
@@ -16,9 +17,12 @@ from semjax.policies.common import Policy
 
 
 def make_mesh() -> Mesh:
-    """A mesh of all devices with the one axis `data`."""
+    """A mesh of all devices with the one axis `data`, those of a process side by side."""
+    # In this order the rows of a process are one block of the batch, whatever the machines' wiring:
+    # they are read as one, and groups of rows that are paired among themselves stay on a machine.
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     # Auto axes by name: the default, Explicit, does not trace x[partner] or vmapped keys.
-    return jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
+    return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -31,9 +35,62 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Which rows of a global batch lie on devices of this process.
+
+    Args:
+      mesh: the devices.
+      rows: B, a multiple of the devices.
+
+    Returns:
+      i64[B / processes], ascending, one after the other on the mesh of `make_mesh`.
+
+    Example:
+      >>> own_rows(make_mesh(), 8).tolist()
+      [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    if jax.process_count() == 1:
+        return np.arange(rows)
+    slices = by_rows(mesh).addressable_devices_indices_map((rows,)).values()
+    return np.sort(np.concatenate([np.arange(rows)[index] for index in slices]))
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Copies a global batch from the host to the devices that hold its rows."""
-    return jax.device_put(dict(batch), by_rows(mesh))
+    """Copies a global batch, the same in every process, to the devices that hold its rows."""
+    if jax.process_count() == 1:
+        return jax.device_put(dict(batch), by_rows(mesh))
+    own = own_rows(mesh, len(next(iter(batch.values()))))
+    return put_own_rows({name: values[own] for name, values in batch.items()}, mesh)
+
+
+def put_own_rows(rows: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Makes a global batch of the rows that each process has.
+
+    Args:
+      rows: arrays [B / processes, ...], the rows that `own_rows` names, in its order.
+      mesh: the devices.
+
+    Returns:
+      Arrays [B, ...], split by rows over the devices.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(dict(rows), by_rows(mesh))
+    return {
+        name: jax.make_array_from_process_local_data(by_rows(mesh), values)
+        for name, values in rows.items()
+    }
+
+
+def put_everywhere(values: Any, mesh: Mesh) -> Any:
+    """Copies a tree of arrays, the same in every process, whole to every device."""
+    if jax.process_count() == 1:
+        return jax.device_put(values, replicated(mesh))
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(
+            np.shape(leaf), replicated(mesh), lambda index: leaf[index]
+        ),
+        values,
+    )
 
 
 def drawn_replicated(policy: Policy, mesh: Mesh) -> Policy:

@@ -1,54 +1,82 @@
 """Trains a model: `python -m experiments.train --flagfile=digits.flags`.
 
 The same command again resumes the run; a finished run says so. Flag files are found by name in
-experiments/flags, and every flag below can follow one.
+experiments/flags, and every flag below can follow one. SIGTERM and Ctrl-C stop it after the step in
+flight, with its state saved; a second one at once.
 
-Exit codes: 0 finished; 1 the run failed; 2 the command, the data or the run directory is not right,
-and nothing was changed; 130 interrupted, the same command resumes.
+Exit codes, by which a scheduler decides:
+
+    0  finished
+    1  the run failed; the message says why, the last good checkpoint stays
+    2  the command, the data or the run directory is not right; nothing was changed
+    3  the loss or the weights were not finite for too many steps in a row
+    4  out of memory; the message names flags that need less
+    5  a checkpoint or another file could not be written: disk full, read-only
+    6  the data set became unreadable while training
+    7  no progress within --stuck_after; where it hangs is on stderr
+    8  another process of the run ended or stopped answering
+   75  stopped by SIGTERM; the same command resumes
+  130  stopped by Ctrl-C; the same command resumes
 """
 
 if __name__ == "__main__":
     # Before all other imports, which it would throw away.
-    from experiments import allocator
+    from experiments import allocator, signals
 
     allocator.restart()
+    _stop = signals.Stop()
+    _stop.listen()
 
 import contextlib
 import dataclasses
-import importlib.util
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TextIO
 
 import jax
 from absl import app, flags
 
 from experiments import config as config_lib
-from experiments import data as data_lib
-from experiments import loading, overview, policies, process, records, sharding, uncertainty
+from experiments import (
+    endings,
+    exit_codes,
+    hosts,
+    loading,
+    overview,
+    owed,
+    process,
+    records,
+    refusals,
+    sharding,
+    uncertainty,
+    untrusted,
+)
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config, ConfigError
-from experiments.data import Data, DataError
-from experiments.loop import Plan, Trainer, TrainingError
+from experiments.loop import Trainer
 from experiments.program import Program
 from experiments.progress import Progress
+from experiments.signals import Stop
 from experiments.startup import Startup, process_start
 from experiments.trained import Inputs
+from experiments.watchdog import Watchdog
 from semjax.training import TrainState
 
 
-def run(config: Config, startup: Startup | None = None) -> dict[str, Any]:
-    """Trains up to the last step, from the newest checkpoint if there is one.
+def run(config: Config, startup: Startup | None = None, stop: Stop | None = None) -> dict[str, Any]:
+    """Trains up to the last step, from the newest good checkpoint if there is one.
 
-    The whole story stands here: check, load, build, resume, train, report.
+    The whole story stands here: check, load, build, resume, train, report. Where several processes
+    train together each of them tells it; process 0 alone writes and speaks.
 
     Args:
       config: what the run is.
       startup: what the start of the run took so far; None begins to count here.
+      stop: what signals ask for; None hears none.
 
     Returns:
       The summary, as written to summary.json.
@@ -57,28 +85,26 @@ def run(config: Config, startup: Startup | None = None) -> dict[str, Any]:
       ConfigError: the devices or the run directory do not fit the flags.
       DataError: the data is missing or damaged.
       CheckpointError: a checkpoint could not be written.
-      TrainingError: too many steps in a row were not finite.
+      OSError: another file of the run could not be written.
+      TrainingError: too many steps in a row were not finite, or the data set is gone.
+      Stopped: a signal asked for it; the state is saved.
     """
     if startup is None:
         startup = Startup()
     else:
         startup.ends("imports")
+    stop = stop or Stop()
     workdir = Path(config.workdir)
-    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ConfigError("--tensorboard: needs tensorboardX: pip install 'semjax[tensorboard]'")
-    _check_devices(config)
-    earlier = _earlier_config(workdir, config)
+    refusals.check_extras(config)
+    hosts.initialise(config)
+    refusals.check_devices(config)
+    earlier = refusals.earlier_config(workdir, config)
+    refusals.check_metrics(workdir)
+    hosts.of_first(0)  # none looks there once the first has begun to write
 
     # ---------------------------------------------------------------- the data, on the host
-    data = loading.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        validation_fraction=config.validation_fraction,
-        image_size=config.image_size,
-        download=config.download,
-        cache=config.data_cache,
-    )
-    _check_groups(config, data)
+    data = loading.of_run(config)
+    refusals.check_data(config, data)
     if config.umix_from:
         weight = uncertainty.sample_weights(
             config.umix_from,
@@ -88,32 +114,49 @@ def run(config: Config, startup: Startup | None = None) -> dict[str, Any]:
         )
         train = dataclasses.replace(data.train, sample_weight=weight)
         data = dataclasses.replace(data, train=train)
-    plan = _plan(config, data, earlier)
-    if (finished := _finished(workdir, plan)) is not None:
-        print(f"{workdir} is finished: {plan.total} steps. A higher --steps goes on from there.")
-        _print_results(finished)
+    plan = refusals.plan(config, data, earlier)
+    if (finished := refusals.finished(workdir, plan)) is not None:
+        _tell(f"{workdir} is finished: {plan.total} steps. A higher --steps goes on from there.")
+        _tell_table(overview.after(finished), title="result of the final weights")
         return finished
     startup.ends("data")
 
     # ---------------------------------------------------------------- the program, on the devices
     mesh = sharding.make_mesh()
     program = program_lib.build(config, data, plan.total, mesh)
-    with _checkpoints(config) as checkpoints:
+    with Watchdog(config.stuck_after) as watchdog, _checkpoints(config) as checkpoints:
+        watchdog.expects("the first state, or the restored one,")
         state, first_step = _initial_state(program, checkpoints, config)
-        records.write_atomically(workdir / "config.flags", config.to_flags())
-        records.write_atomically(workdir / "inputs.json", Inputs.of(data).to_json())
+        to_do = owed.read(workdir, first_step)
+        if hosts.is_first():
+            records.write_atomically(workdir / "config.flags", config.to_flags())
+            records.write_atomically(workdir / "inputs.json", Inputs.of(data).to_json())
         rows = overview.before(config, data, plan, program, first_step)
-        records.print_table(rows, title="training")
+        _tell_table(rows, title="training")
 
         # ------------------------------------------------------------ training
         with (
-            _Log(config, resume_step=first_step) as log,
-            Progress(plan.total, images_per_step=config.batch_size) as progress,
+            _Log(config, resume_step=first_step, evaluated=not to_do.evaluation) as log,
+            Progress(
+                plan.total, images_per_step=config.batch_size, silent=not hosts.is_first()
+            ) as progress,
         ):
             trainer = Trainer(
-                config, data, plan, program, mesh, checkpoints, log, progress, startup
+                config,
+                data,
+                plan,
+                program,
+                mesh,
+                checkpoints,
+                log,
+                progress,
+                startup,
+                stop=stop,
+                watchdog=watchdog,
+                owed=to_do,
             )
             state = trainer.train(state, first_step)
+        watchdog.expects("the last checkpoint")
         checkpoints.wait()
 
         # ------------------------------------------------------------ the result
@@ -127,24 +170,33 @@ def run(config: Config, startup: Startup | None = None) -> dict[str, Any]:
             "flags": dataclasses.asdict(config),
             **records.environment(),
         }
-        records.write_atomically(workdir / "summary.json", json.dumps(summary, indent=2) + "\n")
-    _print_results(summary)
+        if hosts.is_first():
+            text = json.dumps(summary, indent=2) + "\n"
+            records.write_atomically(workdir / "summary.json", text)
+    _tell_table(overview.after(summary), title="result of the final weights")
     return summary
 
 
 class _Log(contextlib.ExitStack):
-    """Where the metrics of a run go: metrics.jsonl, and TensorBoard if asked for."""
+    """Where the metrics of a run go: metrics.jsonl, and TensorBoard if asked for.
 
-    def __init__(self, config: Config, *, resume_step: int) -> None:
+    Of several processes the first alone writes.
+    """
+
+    def __init__(self, config: Config, *, resume_step: int, evaluated: bool) -> None:
         super().__init__()
         workdir = config.workdir
-        lines = self.enter_context(records.MetricsLog(workdir, resume_step=resume_step))
-        self._writes: list[Callable[[int, Mapping[str, Any]], None]] = [lines.write]
-        if config.tensorboard:
-            board = self.enter_context(records.TensorBoard(workdir, resume_step=resume_step))
-            self._writes.append(board.write)
-        written = records.read_metrics(config.workdir)
-        self._earlier = written[-1].get("wall_time", 0.0) if written else 0.0
+        self._writes: list[Callable[[int, Mapping[str, Any]], None]] = []
+        if hosts.is_first():
+            lines = self.enter_context(
+                records.MetricsLog(workdir, resume_step=resume_step, evaluated=evaluated)
+            )
+            self._writes.append(lines.write)
+            if config.tensorboard:
+                board = self.enter_context(records.TensorBoard(workdir, resume_step=resume_step))
+                self._writes.append(board.write)
+        written = records.read_metrics(config.workdir) if hosts.is_first() else []
+        self._earlier = (written[-1].get("wall_time") if written else None) or 0.0
         self._started = time.monotonic()
 
     def wall_time(self) -> float:
@@ -154,69 +206,6 @@ class _Log(contextlib.ExitStack):
     def write(self, step: int, line: Mapping[str, Any]) -> None:
         for write in self._writes:
             write(step, {**line, "wall_time": self.wall_time()})
-
-
-def _check_devices(config: Config) -> None:
-    devices = jax.device_count()
-    for name in ("batch_size", "eval_batch_size"):
-        if getattr(config, name) % devices:
-            raise ConfigError(
-                f"--{name}={getattr(config, name)}: must be a multiple of the {devices} devices"
-            )
-
-
-def _check_groups(config: Config, data: Data) -> None:
-    asked = policies.needs_groups(dataclasses.asdict(config))
-    if asked and data.num_groups is None:
-        raise ConfigError(
-            f"{asked}: looks at the group of a row, and --dataset={config.dataset} has no groups; "
-            "allowed: a data set with groups, such as coloured_digits"
-        )
-
-
-def _earlier_config(workdir: Path, config: Config) -> Config | None:
-    """The config that the run directory was made with; refuses one whose results would differ."""
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"--workdir={workdir}: is not a directory")
-    written = workdir / "config.flags"
-    if not written.exists():
-        if (workdir / "checkpoints").exists():
-            raise ConfigError(
-                f"--workdir={workdir}: has checkpoints but no config.flags to resume by"
-            )
-        return None
-    earlier = config_lib.read(written)
-    if changed := config_lib.differences(earlier, config):
-        raise ConfigError(
-            f"--workdir={workdir}: belongs to a run with other flags: {'; '.join(changed)}. Choose "
-            "another --workdir, or give the flags of that run to resume it"
-        )
-    return earlier
-
-
-def _plan(config: Config, data: Data, earlier: Config | None) -> Plan:
-    try:
-        epoch = data_lib.steps_per_epoch(data.train, config.batch_size)
-    except DataError as error:
-        raise ConfigError(f"--batch_size={config.batch_size}: {error}") from error
-    total = config.total_steps(epoch)
-    if earlier is not None and earlier.total_steps(epoch) > total:
-        raise ConfigError(
-            f"--steps={total}: the run in --workdir={config.workdir} has "
-            f"{earlier.total_steps(epoch)} steps; a resumed run can have more, not fewer"
-        )
-    eval_every = config.eval_every or epoch
-    return Plan(total, eval_every, config.checkpoint_every or eval_every, config.log_every)
-
-
-def _finished(workdir: Path, plan: Plan) -> dict[str, Any] | None:
-    try:
-        summary = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ConfigError(f"--workdir={workdir}: summary.json is damaged: {error}") from error
-    return summary if summary.get("steps") == plan.total else None
 
 
 def _checkpoints(config: Config) -> Checkpoints:
@@ -229,17 +218,29 @@ def _checkpoints(config: Config) -> Checkpoints:
 def _initial_state(
     program: Program, checkpoints: Checkpoints, config: Config
 ) -> tuple[TrainState, int]:
-    step = checkpoints.latest_step()
-    if step is None:
-        return program.init(), 0
     try:
-        return checkpoints.restore(program.state_shape, step=step), step
+        restored = checkpoints.restore_latest(program.state_shape)
     except CheckpointError as error:
         raise ConfigError(f"--workdir={config.workdir}: {error}") from error
+    if restored is None:
+        return program.init(), 0
+    for passed in restored.set_aside:
+        _tell(
+            f"careful: the checkpoint of step {passed.step} is damaged and was moved to "
+            f"{passed.moved_to}; the run goes on from step {restored.step}: {passed.reason}",
+            sys.stderr,
+        )
+    return restored.state, restored.step
 
 
-def _print_results(summary: Mapping[str, Any]) -> None:
-    records.print_table(overview.after(summary), title="result of the final weights")
+def _tell(line: str, stream: TextIO | None = None) -> None:
+    if hosts.is_first():
+        print(line, file=stream or sys.stdout, flush=True)
+
+
+def _tell_table(rows: Mapping[str, Any], *, title: str) -> None:
+    if hosts.is_first():
+        records.print_table(rows, title=title)
 
 
 def _parse(argv: Sequence[str]) -> Config:
@@ -248,29 +249,31 @@ def _parse(argv: Sequence[str]) -> Config:
     try:
         return config_lib.parse(quiet)
     except ConfigError as error:
-        _fail(error, 2)
+        print(untrusted.error_line(error), file=sys.stderr)
+        raise SystemExit(exit_codes.REFUSED) from None
 
 
-def _fail(error: Exception, code: int) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def main(config: Config, startup: Startup | None = None) -> None:
+def main(config: Config, startup: Startup | None = None, stop: Stop | None = None) -> None:
     """Runs the program and turns its errors into one line and an exit code."""
     try:
-        run(config, startup)
-    except (ConfigError, DataError) as error:
-        _fail(error, 2)
-    except (TrainingError, CheckpointError) as error:
-        _fail(error, 1)
-    except KeyboardInterrupt:
-        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
-        raise SystemExit(130) from None
+        run(config, startup, stop)
+    except (Exception, KeyboardInterrupt) as error:
+        ending = endings.of(error, config)
+        if ending is None:
+            raise
+        if not ending.together or hosts.is_first():
+            print(ending.line, file=sys.stderr)
+        if ending.together:
+            hosts.leave()
+        raise SystemExit(ending.code) from None
+    if jax.process_count() > 1:
+        hosts.leave()
+        # Not by the way of Python, on which one process of several can wait for another for ever.
+        raise SystemExit(exit_codes.FINISHED)
 
 
 def _own_process(config: Config) -> None:
-    process.run(lambda: main(config, Startup(process_start())), cache=config.compile_cache)
+    process.run(lambda: main(config, Startup(process_start()), _stop), cache=config.compile_cache)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 import dataclasses
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from flax import linen as nn
 
 import semjax
 from experiments import config as config_lib
-from experiments import loading, models, sharding
+from experiments import loading, models, sharding, untrusted
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config
@@ -28,6 +29,16 @@ from semjax import augment
 
 # Which weights of a run are read.
 WEIGHTS = ("final", "best")
+
+# The lists in inputs.json, each with the limits of its numbers: far beyond what any run has, far
+# from what cannot be allocated or divided by.
+_LISTS = (
+    ("image_shape", int, 1, 2**14),
+    ("mean", float, -1e9, 1e9),
+    ("std", float, 1e-9, 1e9),
+)
+_MOST_CLASSES = 2**20
+_MOST_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Inputs:
     def of(cls, data: Data) -> "Inputs":
         """Those of a data set."""
         mean, std = (tuple(map(float, values)) for values in (data.mean, data.std))
-        return cls(data.num_classes, tuple(data.train.image.shape[1:]), mean, std)
+        return cls(data.num_classes, tuple(data.image_shape), mean, std)
 
     def to_json(self) -> str:
         """The content of inputs.json; float32 numbers are kept exactly."""
@@ -58,13 +69,35 @@ class Inputs:
 
     @classmethod
     def read(cls, path: Path) -> "Inputs":
-        """Reads inputs.json; ConfigError where it is damaged."""
+        """Reads inputs.json, whose numbers decide what is allocated and what images become.
+
+        Args:
+          path: the file.
+
+        Returns:
+          The inputs, every number of them one that a run can have written.
+
+        Raises:
+          ConfigError: it cannot be read, or is damaged.
+        """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            shape, mean, std = (tuple(found[name]) for name in ("image_shape", "mean", "std"))
-            return cls(int(found["num_classes"]), shape, mean, std)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} is damaged: {error!r}") from error
+            found = untrusted.read_json(path, at_most=_MOST_BYTES)
+            if not isinstance(found, dict):
+                raise ValueError("it is not a JSON object")
+            (classes,) = _numbers("num_classes", [found.get("num_classes")], int, 1, _MOST_CLASSES)
+            shape, mean, std = (
+                _numbers(name, found.get(name), kind, least, most)
+                for name, kind, least, most in _LISTS
+            )
+            if len(shape) != 3:
+                raise ValueError(f"image_shape is {list(shape)}, not [H, W, C]")
+            if not len(mean) == len(std) == shape[2]:
+                raise ValueError(
+                    f"images have {shape[2]} channels, mean {len(mean)} and std {len(std)}"
+                )
+            return cls(classes, shape, mean, std)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"{path} is damaged: {untrusted.one_line(error)}") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,8 +205,9 @@ def load(workdir: str | Path, *, weights: str = "final", data: Data | None = Non
 
     Args:
       workdir: the directory of a run of `experiments.train`.
-      weights: `final`, those of the newest checkpoint, their moving average where the run keeps
-        one; or `best`, the best on validation.
+      weights: `final`, those of the newest checkpoint that is not damaged, their moving average
+        where the run keeps one; or `best`, the best on validation. Damaged ones that are passed
+        over are named on stderr.
       data: the data set of the run, for a directory without inputs.json; None reads it from where
         the run found it.
 
@@ -199,13 +233,12 @@ def load(workdir: str | Path, *, weights: str = "final", data: Data | None = Non
     )
     try:
         with Checkpoints(workdir, read_only=True) as checkpoints:
-            step = checkpoints.latest_step() if weights == "final" else checkpoints.best_step()
-            if step is None:
-                kind = "checkpoint" if weights == "final" else "checkpoint chosen on validation"
-                raise ConfigError(f"--workdir={workdir}: there is no {kind}")
-            state = checkpoints.restore(template, step=step)
+            step, state = _restore(checkpoints, template, weights)
     except CheckpointError as error:
         raise ConfigError(f"--workdir={workdir}: {error}") from error
+    if step is None:
+        kind = "checkpoint" if weights == "final" else "checkpoint chosen on validation"
+        raise ConfigError(f"--workdir={workdir}: there is no {kind}")
     averaged = state.ema_params is not None
     return Trained(
         config=config,
@@ -215,6 +248,15 @@ def load(workdir: str | Path, *, weights: str = "final", data: Data | None = Non
         params=state.ema_params if averaged else state.params,
         model_state=state.model_state,
     )
+
+
+def _numbers(name: str, values: Any, kind: type, least: float, most: float) -> tuple[Any, ...]:
+    """A list of numbers within limits; true and false are none, and NaN is within no limits."""
+    if not isinstance(values, list) or any(
+        type(value) not in (kind, int) or not least <= value <= most for value in values
+    ):
+        raise ValueError(f"{name} is {values!r}, not of numbers from {least:g} to {most:g}")
+    return tuple(map(kind, values))
 
 
 def config_of(workdir: str | Path) -> Config:
@@ -233,6 +275,23 @@ def config_of(workdir: str | Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"--workdir={workdir}: no run there: it has no config.flags")
     return config_lib.read(path)
+
+
+def _restore(checkpoints: Checkpoints, template: Any, weights: str) -> tuple[int | None, Any]:
+    """The step and its state; None where there is no such checkpoint."""
+    if weights == "best":
+        step = checkpoints.best_step()
+        return step, step if step is None else checkpoints.restore(template, step=step)
+    restored = checkpoints.restore_latest(template)
+    if restored is None:
+        return None, None
+    for damaged in restored.set_aside:
+        print(
+            f"warning: step {damaged.step} is passed over, step {restored.step} is read instead: "
+            f"{damaged.reason}",
+            file=sys.stderr,
+        )
+    return restored.step, restored.state
 
 
 def _inputs(workdir: Path, config: Config, data: Data | None) -> Inputs:

@@ -5,13 +5,17 @@ the training split; a later run with --umix_from=RUN weights its rows by them.
 """
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 
-from experiments import records
+from experiments import records, untrusted
 from experiments.data import DataError
 from semjax.umix import error_rates, umix_weights
+
+# As `record` names its files.
+_STEP = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
 
 def record(workdir: str | Path, step: int, wrong: np.ndarray) -> None:
@@ -44,7 +48,8 @@ def sample_weights(run: str | Path, count: int, *, eta: float, first_step: int =
     Raises:
       DataError: nothing was recorded, or of another split, or a file is damaged.
     """
-    files = {int(path.stem): path for path in (Path(run) / "errors").glob("[0-9]*.npy")}
+    found = (path for path in (Path(run) / "errors").glob("*.npy") if _STEP.fullmatch(path.stem))
+    files = {int(path.stem): path for path in found}
     kept = [files[step] for step in sorted(files) if step >= first_step]
     if not kept:
         raise DataError(
@@ -53,7 +58,7 @@ def sample_weights(run: str | Path, count: int, *, eta: float, first_step: int =
     columns = []
     for path in kept:
         try:
-            wrong = np.load(path, allow_pickle=False)
+            wrong = untrusted.read_array(path)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}") from error
         if wrong.shape != (count,) or wrong.dtype != bool:
@@ -61,5 +66,7 @@ def sample_weights(run: str | Path, count: int, *, eta: float, first_step: int =
                 f"{path}: recorded {wrong.dtype}{list(wrong.shape)}, but the training split has "
                 f"{count} rows; --dataset and --validation_fraction must be those of that run"
             )
+        if wrong.view(np.uint8).max(initial=0) > 1:
+            raise DataError(f"{path} is damaged: it holds bytes that are neither true nor false")
         columns.append(wrong)
     return np.asarray(umix_weights(error_rates(np.stack(columns, axis=1)), eta=eta))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from semjax import lookups
 from semjax.affine import affine_warp
 from semjax.checks import checked_images
 
@@ -105,22 +106,17 @@ def apply_ops(images: ArrayLike, op: ArrayLike, level: ArrayLike) -> jax.Array:
       Hendrycks et al. 2020, AugMix (arXiv:1912.02781); `augmentations.py` of its code.
     """
     images = _checked_bytes(images)
-    batch, height, width, channels = images.shape
+    batch, height, width, _ = images.shape
     op = _checked_magnitude("op", op, batch, np.integer)
     level = _checked_magnitude("level", level, batch, np.floating).astype(jnp.float32)
     strength = jnp.abs(level)
     # One product each: a compiler may rearrange a product and a quotient, and round otherwise.
-    counts = _histograms(images)
-    tables = {
-        "autocontrast": _autocontrast_tables(counts),
-        "equalize": _equalize_tables(counts),
-        "posterize": _posterize_tables(4 - _truncated(strength * 0.4)),
-        "solarize": _solarize_tables(256 - _truncated(strength * 25.6)),
-    }
-    table = jnp.broadcast_to(_identity_table(), (batch, channels, 256))
-    for name, candidate in tables.items():
-        chosen = op == OPS.index(name)
-        table = jnp.where(chosen[:, None, None], candidate, table)
+    table = lookups.chosen_tables(
+        images,
+        {name: op == OPS.index(name) for name in lookups.OPS},
+        bits=4 - _truncated(strength * 0.4),
+        threshold=256 - _truncated(strength * 25.6),
+    )
 
     def magnitude(name: str, value: jax.Array) -> jax.Array:
         return jnp.where(op == OPS.index(name), value, 0)
@@ -134,7 +130,7 @@ def apply_ops(images: ArrayLike, op: ArrayLike, level: ArrayLike) -> jax.Array:
         down=magnitude("translate_y", jnp.trunc(level * (height / 30))),
     )
     # In this order: a lookup fused into the warp would be made for each of the four corners.
-    return _look_up(warped, table)
+    return lookups.look_up(warped, table)
 
 
 def autocontrast(images: ArrayLike) -> jax.Array:
@@ -162,7 +158,7 @@ def autocontrast(images: ArrayLike) -> jax.Array:
       Array([  0,  25, 255], dtype=uint8)
     """
     images = _checked_bytes(images)
-    return _look_up(images, _autocontrast_tables(_histograms(images)))
+    return lookups.look_up(images, lookups.autocontrast_tables(lookups.histograms(images)))
 
 
 def equalize(images: ArrayLike) -> jax.Array:
@@ -190,7 +186,7 @@ def equalize(images: ArrayLike) -> jax.Array:
       (127, 255)
     """
     images = _checked_bytes(images)
-    return _look_up(images, _equalize_tables(_histograms(images)))
+    return lookups.look_up(images, lookups.equalize_tables(lookups.histograms(images)))
 
 
 def posterize(images: ArrayLike, bits: ArrayLike) -> jax.Array:
@@ -215,7 +211,7 @@ def posterize(images: ArrayLike, bits: ArrayLike) -> jax.Array:
     """
     images = _checked_bytes(images)
     bits = _checked_magnitude("bits", bits, images.shape[0], np.integer)
-    return _look_up(images, _posterize_tables(bits.astype(jnp.int32)))
+    return lookups.look_up(images, lookups.posterize_tables(bits.astype(jnp.int32)))
 
 
 def solarize(images: ArrayLike, threshold: ArrayLike) -> jax.Array:
@@ -240,7 +236,7 @@ def solarize(images: ArrayLike, threshold: ArrayLike) -> jax.Array:
     """
     images = _checked_bytes(images)
     threshold = _checked_magnitude("threshold", threshold, images.shape[0], np.integer)
-    return _look_up(images, _solarize_tables(threshold.astype(jnp.int32)))
+    return lookups.look_up(images, lookups.solarize_tables(threshold.astype(jnp.int32)))
 
 
 def rotate(images: ArrayLike, degrees: ArrayLike) -> jax.Array:
@@ -424,66 +420,6 @@ def to_unit(images: ArrayLike) -> jax.Array:
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255
     return jnp.clip(images.astype(jnp.float32), 0, 1)
-
-
-# Lookup tables, i32[B or 1, C or 1, 256].
-
-
-def _look_up(images: jax.Array, table: jax.Array) -> jax.Array:
-    """Each pixel of uint8[B, H, W, C] replaced by its entry in its channel's table."""
-    batch, height, width, channels = images.shape
-    table = jnp.broadcast_to(table.astype(jnp.uint8), (batch, channels, 256))
-    planes = images.reshape(batch, height * width, channels).swapaxes(1, 2)
-    found = jnp.take_along_axis(table, planes.astype(jnp.int32), axis=2, mode="promise_in_bounds")
-    return found.swapaxes(1, 2).reshape(images.shape)
-
-
-def _identity_table() -> jax.Array:
-    return jnp.arange(256, dtype=jnp.int32)[None, None]
-
-
-def _autocontrast_tables(counts: jax.Array) -> jax.Array:
-    """The tables of images with these histograms."""
-    value = _identity_table()
-    low = jnp.where(counts > 0, value, 255).min(2, keepdims=True)
-    span = jnp.where(counts > 0, value, 0).max(2, keepdims=True) - low
-    stretched = _quotient((value - low) * 255, span)
-    return jnp.where(span > 0, jnp.clip(stretched, 0, 255), value)
-
-
-def _equalize_tables(counts: jax.Array) -> jax.Array:
-    """The tables of images with these histograms."""
-    below = jnp.cumsum(counts, axis=2, dtype=jnp.int32) - counts
-    # The pixels below the largest value are the last count that changed.
-    step = jnp.where(counts > 0, below, 0).max(2, keepdims=True) // 255
-    spread = _quotient(step // 2 + below, step)
-    return jnp.where(step > 0, jnp.minimum(spread, 255), _identity_table())
-
-
-def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The quotient, exact where a is not negative; where b is 0 it is a, not an error."""
-    return jax.lax.div(a, jnp.broadcast_to(jnp.maximum(b, 1), a.shape))
-
-
-def _histograms(images: jax.Array) -> jax.Array:
-    """i32[B, C, 256]: how many pixels of each channel have each value."""
-    batch, height, width, channels = images.shape
-    planes = images.reshape(batch, height * width, channels).swapaxes(1, 2).astype(jnp.int32)
-    # Adding into bins beats its alternatives on two CPU cores too. For 384 images of 32 x 32 x 3,
-    # under jit: 1.6 ms, against 20 ms for sorting and 90 ms for products of one-hot nibbles.
-    # Mapped over rows, not flattened, so that a sharded batch needs no communication.
-    count = jax.vmap(jax.vmap(lambda plane: jnp.zeros(256, jnp.int32).at[plane].add(1)))
-    return count(planes)
-
-
-def _posterize_tables(bits: jax.Array) -> jax.Array:
-    dropped = (8 - jnp.clip(bits, 1, 8))[:, None, None]
-    return (_identity_table() >> dropped) << dropped
-
-
-def _solarize_tables(threshold: jax.Array) -> jax.Array:
-    value = _identity_table()
-    return jnp.where(value < threshold[:, None, None], value, 255 - value)
 
 
 def _truncated(value: jax.Array) -> jax.Array:

@@ -175,7 +175,9 @@ def hits(logits: jax.Array, label: jax.Array, *, mix: Mix | None = None) -> jax.
     if logits.ndim == 2:
         if mix is None:
             return metrics.correct(logits, label)
-        return metrics.mixed_correct(logits, label, mix.partner, mix.weight)
+        # Partners inside their groups: `mixed_correct` looks them up in the whole batch.
+        own, other = (metrics.correct(logits, it) for it in (label, partner_rows(mix, label)))
+        return mix.weight * own + (1 - mix.weight) * other
     classes = logits.shape[-1]
     ids = label if label.ndim == 3 else label.argmax(-1)
     shares = jax.nn.one_hot(ids, classes, dtype=jnp.float32)

@@ -160,7 +160,7 @@ def train_step(
     *,
     make_loss: Callable[[Any], SemLoss],
     optimizer: optax.GradientTransformation,
-    augment: Callable[[jax.Array, jax.Array], Any] | None = None,
+    augment: Callable[..., Any] | None = None,
     ema_decay: float = 0.0,
     accumulate: int = 1,
     policy: Policy | None = None,
@@ -183,7 +183,8 @@ def train_step(
         without mutable state ignores its argument.
       optimizer: any optax transformation.
       augment: `augment(key, images)`, applied to batch["image"], gives the images, or a dict of
-        batch entries, `image` and `views` say.
+        batch entries, `image` and `views` say. Where the batch has an `aspect` it is
+        `augment(key, images, aspect)`, and the loss does not see the aspect.
       ema_decay: decay of the moving average, used when the state keeps one.
       accumulate: A, the number of parts of B / A rows whose gradients are added, for batches that
         do not fit. The mix is drawn for the whole batch, in groups that no part divides, so that
@@ -215,9 +216,13 @@ def train_step(
       (1, 0)
     """
     augment_key, loss_key, parts_key = jax.random.split(jax.random.fold_in(rng, state.step), 3)
-    images = batch["image"] if augment is None else augment(augment_key, batch["image"])
-    entries = images if isinstance(images, Mapping) else {"image": images}
-    batch = {**batch, **entries, "step": state.step}
+    batch = dict(batch)
+    if augment is not None:
+        # The shapes of the pictures that images were made from, which only augmentation is for.
+        aspect = [batch.pop("aspect")] if "aspect" in batch else []
+        images = augment(augment_key, batch["image"], *aspect)
+        batch |= images if isinstance(images, Mapping) else {"image": images}
+    batch["step"] = state.step
     if accumulate == 1:
         grad = jax.value_and_grad(make_loss(state.model_state), has_aux=True)
         (_, aux), grads = grad(state.params, batch, loss_key)

@@ -272,12 +272,13 @@ def test_the_core_requires_exactly_what_semjax_imports() -> None:
 
 
 def test_experiments_import_only_what_is_declared() -> None:
-    allowed = _declared(None) | _declared("experiments") | _declared("tensorboard")
+    extras = ("experiments", "tensorboard", "export")
+    allowed = _declared(None).union(*map(_declared, extras))
     assert _distributions("experiments") <= allowed
 
 
 def test_tests_import_only_what_is_declared() -> None:
-    allowed = [_declared(extra) for extra in (None, "experiments", "tensorboard", "test")]
+    allowed = [_declared(extra) for extra in (None, "experiments", "tensorboard", "export", "test")]
     assert _distributions("tests") <= set().union(*allowed)
 
 

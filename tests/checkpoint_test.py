@@ -1,8 +1,6 @@
-"""Checkpoints survive kills, refuse what does not fit, and notice damage."""
+"""One writer, whole steps, the latest and the best kept, the same bits on any number of devices."""
 
-import dataclasses
-import functools
-import logging
+import contextlib
 import os
 import resource
 import shutil
@@ -11,71 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-import types
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from checkpoint_example import assert_same, like, make_state, save_steps, steps_on_disk
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from experiments import checkpoint
 from experiments.checkpoint import CheckpointError, Checkpoints
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["step", "params", "opt_state", "ema_params"],
-    meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class State:
-    step: Any
-    params: Any
-    opt_state: Any
-    ema_params: Any = None
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` says."""
 
-
-def make_state(step: int = 0, *, seed: int = 0, width: int = 16, ema: bool = False) -> State:
-    """A state like a trainer's: NamedTuples, an empty part, two dtypes, a scalar, no EMA."""
-    draw = np.random.default_rng(seed)
-    kernel = jnp.asarray(draw.normal(size=(8, width)), jnp.float32)
-    params = {"dense": {"kernel": kernel, "bias": jnp.full((width,), step, jnp.bfloat16)}}
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
-    return State(
-        step=jnp.full((), step, jnp.int32),
-        params=params,
-        opt_state=optimizer.init(params),
-        ema_params=params if ema else None,
-    )
-
-
-def like(state: Any, sharding: jax.sharding.Sharding | None = None) -> Any:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), state
-    )
-
-
-def assert_same(actual: Any, expected: Any) -> None:
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for found, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
-        assert np.asarray(found).tobytes() == np.asarray(wanted).tobytes()
-
-
-def steps_on_disk(workdir: Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
-
-
-def save_steps(workdir: Path, accuracies: dict[int, float | None], **options: Any) -> None:
-    with Checkpoints(workdir, **options) as checkpoints:
-        for step, accuracy in accuracies.items():
-            metrics = None if accuracy is None else {"validation_accuracy": accuracy}
-            checkpoints.save(step, make_state(step), metrics=metrics)
+    free: int
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +41,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workdir(written: Path, tmp_path: Path) -> Path:
     """A copy of that run, to be broken."""
     return Path(shutil.copytree(written, tmp_path / "run"))
-
-
-def files(workdir: Path, step: int, pattern: str = "*") -> list[Path]:
-    found = (workdir / "checkpoints" / str(step) / "state").rglob(pattern)
-    return [path for path in found if path.is_file()]
-
-
-def biggest(workdir: Path, step: int) -> Path:
-    """The file that holds the arrays."""
-    return max(files(workdir, step), key=lambda path: path.stat().st_size)
 
 
 # Saving and restoring
@@ -211,10 +152,10 @@ def test_the_best_of_equals_is_the_latest_and_a_restart_remembers_it(tmp_path: P
         assert checkpoints.best_step() == 2
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
-def test_a_metric_that_is_not_finite_is_never_best(tmp_path: Path, value: float | None) -> None:
+def test_a_metric_that_is_not_finite_is_never_best(tmp_path: Path) -> None:
+    value = float("nan")
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, make_state(1), metrics={"validation_accuracy": value} if value else {})
+        checkpoints.save(1, make_state(1), metrics={"validation_accuracy": value})
         assert checkpoints.best_step() is None
     save_steps(tmp_path, {2: 0.2, 3: value, 4: value, 5: value})
     assert steps_on_disk(tmp_path) == [2, 4, 5]
@@ -365,6 +306,17 @@ def test_a_directory_without_the_right_to_write_is_named(tmp_path: Path) -> None
         tmp_path.chmod(0o755)
 
 
+@contextlib.contextmanager
+def disk_full() -> Iterator[None]:
+    """No file can grow beyond a size that metadata stay below."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_full_disk_is_one_error_in_few_words_and_earlier_steps_stay(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -372,232 +324,79 @@ def test_a_full_disk_is_one_error_in_few_words_and_earlier_steps_stay(
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state)
     checkpoints.wait()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))  # longer files cannot be written
-    try:
+    with disk_full():
         checkpoints.save(2, state)
         with pytest.raises(CheckpointError, match=r"could not be written in .*File too large") as e:
             checkpoints.close()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 1000
     assert e.value.__cause__ is not None
     assert (capfd.readouterr().err, caplog.text) == ("", "")
     with Checkpoints(tmp_path) as checkpoints:  # the lock is free, step 1 is whole
-        assert checkpoints.latest_step() == 1
+        assert steps_on_disk(tmp_path) == [1]
         assert_same(checkpoints.restore(like(state)), state)
 
 
-# What does not fit
-
-
-def mismatch(workdir: Path, template: Any) -> str:
-    with Checkpoints(workdir) as checkpoints:
-        with pytest.raises(CheckpointError) as error:
-            checkpoints.restore(template)
-        assert_same(checkpoints.restore(like(make_state())), make_state(2))
-    message = str(error.value)
-    assert f"{workdir}/checkpoints/2 does not fit" in message
-    assert "\n" not in message
-    return message
-
-
-def test_a_part_only_the_template_has_is_named(workdir: Path) -> None:
-    message = mismatch(workdir, like(make_state(ema=True)))
-    assert "ema_params/dense/bias is missing (bfloat16[16] expected)" in message
-    assert "ema_params/dense/kernel is missing (float32[8,16] expected)" in message
-    assert message.count(" is ") == 2
-
-
-def test_a_part_only_the_checkpoint_has_is_named(tmp_path: Path) -> None:
+def test_a_failed_write_is_found_by_the_next_check_and_told_once(tmp_path: Path) -> None:
+    state = make_state(1, width=16384)
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(2, make_state(2, ema=True))
+        checkpoints.check()
+        checkpoints.save(1, state, metrics={"validation_accuracy": 0.5})
+        checkpoints.wait()
+        with disk_full():
+            checkpoints.save(2, state, metrics={"validation_accuracy": 0.9})
+            with pytest.raises(CheckpointError, match="File too large"):
+                checks_for(checkpoints, seconds=30)
+        checkpoints.check()
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (1, 1)
+        checkpoints.save(2, state, metrics={"validation_accuracy": 0.9})
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (2, 2)
+    assert steps_on_disk(tmp_path) == [1, 2]
+
+
+def checks_for(checkpoints: Checkpoints, *, seconds: float) -> None:
+    """Checks as a training loop does, but for so long only."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        checkpoints.check()
+        time.sleep(0.01)
+
+
+def test_too_little_room_is_an_error_before_anything_is_written(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Checkpoints(workdir) as checkpoints:
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free=2**20))
         with pytest.raises(
-            CheckpointError, match=r"ema_params/dense/bias \(bfloat16\[16\]\) is not"
+            CheckpointError, match=r"it needs 16 MiB and the disk has 1 left\. The e"
         ):
-            checkpoints.restore(like(make_state()))
+            checkpoints.save(3, make_state(3))
+        monkeypatch.undo()
+        checkpoints.save(3, make_state(3))
+    assert steps_on_disk(workdir) == [2, 3]
 
 
-def test_another_shape_is_named(workdir: Path) -> None:
-    message = mismatch(workdir, like(make_state(width=17)))
-    assert "params/dense/kernel is float32[8,16] (float32[8,17] expected)" in message
+# Measured after it was saved
 
 
-@pytest.mark.parametrize("dtype", [jnp.int32, jnp.float16, jnp.bfloat16])
-def test_another_dtype_is_named_and_never_cast(workdir: Path, dtype: Any) -> None:
-    template = like(make_state())
-    kernel = template.params["dense"]["kernel"]
-    other = jax.ShapeDtypeStruct(kernel.shape, dtype, sharding=kernel.sharding)
-    template.params["dense"]["kernel"] = other
-    name = jnp.dtype(dtype).name
-    expected = f"params/dense/kernel is float32[8,16] ({name}[8,16] expected)"
-    assert expected in mismatch(workdir, template)
-
-
-def test_many_differences_are_cut_short_and_counted(tmp_path: Path) -> None:
-    state = {f"w{i:02}": jnp.zeros(2) for i in range(20)}
+def test_a_step_is_ranked_after_it_was_saved(tmp_path: Path) -> None:
+    save_steps(tmp_path, {1: None, 2: 0.5, 3: None})
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state)
-        with pytest.raises(
-            CheckpointError, match=r"w06 \(float32\[2\]\).*; and 13 more\."
-        ) as error:
-            checkpoints.restore(like({"other": jnp.zeros(2)}))
-    assert "w07" not in str(error.value)
+        checkpoints.rank(3, {"validation_accuracy": 0.75, "loss": float("nan")})
+        assert checkpoints.best_step() == 3
+        checkpoints.rank(3, {"validation_accuracy": 0.75})  # again, after a kill in between
+        for step in (4, 5, 6):
+            checkpoints.save(step, make_state(step), metrics={"validation_accuracy": 0.1})
+            checkpoints.rank(step, {"validation_accuracy": 0.2})
+        with pytest.raises(CheckpointError, match="no checkpoint of step 9"):
+            checkpoints.rank(9, {"validation_accuracy": 1.0})
+    assert steps_on_disk(tmp_path) == [3, 5, 6]
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best_step() == 3
+        assert_same(checkpoints.restore(like(make_state()), step=3), make_state(3))
 
 
-def test_a_missing_step_lists_the_steps_there_are(workdir: Path, tmp_path: Path) -> None:
-    template = like(make_state())
-    with (
-        Checkpoints(workdir) as checkpoints,
-        pytest.raises(CheckpointError, match=r"no checkpoint of step 7 in .*only of \[1, 2\]"),
-    ):
-        checkpoints.restore(template, step=7)
-    with (
-        Checkpoints(tmp_path / "empty") as checkpoints,
-        pytest.raises(CheckpointError, match=r"there is no checkpoint in .*/empty/checkpoints"),
-    ):
-        checkpoints.restore(template)
-
-
-# Damage
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0x10
-    path.write_bytes(content)
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-@pytest.mark.parametrize("damage", [truncate, Path.unlink])
-def test_a_damaged_file_names_the_step_and_the_way_out(
-    workdir: Path,
-    damage: Callable[[Path], None],
-    capfd: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    damage(biggest(workdir, 2))
+def test_a_metric_that_is_not_finite_ranks_no_step(workdir: Path) -> None:
     with Checkpoints(workdir) as checkpoints:
-        with pytest.raises(CheckpointError) as error:
-            checkpoints.restore(like(make_state()))
-        message = str(error.value)
-        assert f"{workdir}/checkpoints/2 (step 2) cannot be restored: " in message
-        assert message.endswith("remove that directory to go on from step 1")
-        assert error.value.__cause__ is not None
-        assert "\n" not in message
-        assert len(message) < 1000
-        assert_same(checkpoints.restore(like(make_state()), step=1), make_state(1))
-    assert (capfd.readouterr().err, caplog.text) == ("", "")
-
-
-def test_any_truncated_file_is_an_error_or_harmless_but_never_wrong(
-    written: Path, tmp_path: Path
-) -> None:
-    raised = 0
-    for index, path in enumerate(files(written, 2)):
-        workdir = Path(shutil.copytree(written, tmp_path / str(index)))
-        truncate(workdir / path.relative_to(written))
-        with Checkpoints(workdir) as checkpoints:
-            try:
-                assert_same(checkpoints.restore(like(make_state())), make_state(2))
-            except CheckpointError as error:
-                assert "(step 2)" in str(error)
-                raised += 1
-    assert raised >= 3
-
-
-def test_flipped_bytes_name_the_array(tmp_path: Path) -> None:
-    # Random bits do not compress, so that the middle of the file lies within this array, and
-    # decompressing finds nothing wrong.
-    bits = np.random.default_rng(0).integers(0, 2**32, size=50_000, dtype=np.uint32)
-    state = {"noise": jnp.asarray(bits), "zeros": jnp.zeros(4)}
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state)
-        checkpoints.wait()
-        flip(biggest(tmp_path, 1))
-        with pytest.raises(CheckpointError, match=r"do not match their checksum in noise\. ") as e:
-            checkpoints.restore(like(state))
-    assert str(e.value).endswith("remove that directory to start anew")
-
-
-def test_missing_checksums_are_an_error(workdir: Path) -> None:
-    shutil.rmtree(workdir / "checkpoints/2/checksums")
-    with Checkpoints(workdir) as checkpoints, pytest.raises(CheckpointError, match=r"\(step 2\)"):
-        checkpoints.restore(like(make_state()))
-
-
-# Noise
-
-
-def test_a_failed_restore_of_many_arrays_prints_nothing(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    rng = np.random.default_rng(0)
-    state = {f"w{i}": jnp.asarray(rng.normal(size=4000), jnp.float32) for i in range(30)}
-    mesh = jax.make_mesh((8,), ("data",), (AxisType.Auto,))
-    template = like(state, NamedSharding(mesh, PartitionSpec("data")))
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(1, state)
-        checkpoints.wait()
-        for path in files(tmp_path, 1):
-            if path.stat().st_size > 10_000:
-                truncate(path)
-        for _ in range(3):
-            with pytest.raises(CheckpointError, match=r'Error reading "w\d+') as error:
-                checkpoints.restore(template)
-            assert len(str(error.value)) < 1000
-    assert (capfd.readouterr().err, caplog.text) == ("", "")
-
-
-def test_other_voices_are_still_heard(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    Checkpoints(tmp_path).close()
-    try:
-        raise RuntimeError("not of a checkpoint")
-    except RuntimeError:
-        logging.getLogger("absl").exception("one")
-    logging.getLogger("absl").warning("two")
-    logging.getLogger("asyncio").error("three")
-    assert [record.message for record in caplog.records] == ["one", "two", "three"]
-
-
-def test_errors_nobody_can_catch_are_told_apart_by_their_origin(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    class Broken:
-        def __del__(self) -> None:
-            raise RuntimeError("Event loop is closed")  # the text of an echo, not its origin
-
-    heard: list[Any] = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda entry: heard.append(entry.exc_value))
-    for name in ("absl", "asyncio"):
-        monkeypatch.setattr(logging.getLogger(name), "filters", [])
-    checkpoint._drop_echoes.__wrapped__()  # installs itself once; here once more
-    echo = types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None)
-    sys.unraisablehook(echo)  # as a thread of TensorStore reports
-    assert heard == []
-    Broken()
-    assert [str(error) for error in heard] == ["Event loop is closed"]
-
-
-@pytest.mark.parametrize(
-    ("path", "message", "failed", "kept"),
-    [
-        ("site-packages/orbax/x.py", "Save failed.", True, False),  # raised as well
-        ("site-packages/orbax/x.py", "Requested y; did not provide metrics.", False, False),
-        ("site-packages/orbax/x.py", "Something else.", False, True),
-        ("experiments/x.py", "Save failed.", True, True),
-    ],
-)
-def test_logs_of_orbax_are_dropped_if_they_echo_what_is_raised(
-    tmp_path: Path, path: str, message: str, failed: bool, kept: bool
-) -> None:
-    Checkpoints(tmp_path).close()
-    trace = (ValueError, ValueError("no"), None) if failed else None
-    record = logging.LogRecord("absl", logging.ERROR, path, 1, message, (), trace)
-    assert bool(logging.getLogger("absl").filter(record)) == kept
+        checkpoints.rank(2, {"validation_accuracy": float("nan")})
+        assert checkpoints.best_step() is None

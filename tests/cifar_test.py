@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import io
 import json
-import pathlib
 import tarfile
 import tempfile
 
@@ -386,13 +385,58 @@ def test_an_archive_with_wrong_contents_leaves_nothing_behind(declare, root, spo
 
 def test_nothing_is_unpacked_to_disk(declare, root):
     files, _ = _contents("cifar10")
-    escape = {"../../escaped.txt": b"outside", "/tmp/escaped_cifar_test.txt": b"outside"}
-    declare("cifar10", _tar(escape | files))
-    _place(_manual(root, "cifar10"), _tar(escape | files))
+    declare("cifar10", _tar({"other/readme.txt": b"more"} | files))
+    _place(_manual(root, "cifar10"), _tar({"other/readme.txt": b"more"} | files))
     cifar.prepare("cifar10", root)
     written = {path.name for path in root.parent.rglob("*") if path.is_file()}
-    assert "escaped.txt" not in written and "data_batch_1.bin" not in written
-    assert not pathlib.Path("/tmp/escaped_cifar_test.txt").exists()
+    assert "readme.txt" not in written and "data_batch_1.bin" not in written
+
+
+def _of_size(name, size, kind=tarfile.REGTYPE):
+    """A member that says it has so many bytes, and has none."""
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf()
+
+
+def _chain_of_headers(length):
+    """Headers for the next member's name, each of which is for the next header."""
+    return _of_size("././@LongLink", 0, tarfile.GNUTYPE_LONGNAME) * length
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: _tar({"../../escaped.txt": b"outside"}), r"\.\./escaped.txt lies outside of it"),
+        (lambda: _tar({"/tmp/escaped.txt": b"outside"}), "/tmp/escaped.txt lies outside of it"),
+        (lambda: _tar({f"{n}": b"" for n in range(100)}), "more than 64 members"),
+        (lambda: gzip.compress(_of_size("big", 2**40)), "big has 1,099,511,627,776 bytes"),
+        (
+            lambda: gzip.compress(_of_size("x", 2**33, tarfile.XHDTYPE) + bytes(2**21)),
+            "end of file",
+        ),
+        (lambda: gzip.compress(_chain_of_headers(5000)), "recursion"),
+        (lambda: _tar(_link(TEST_FILE, "/etc/passwd")), "is not a regular file"),
+        (
+            lambda: gzip.compress(_of_size(TEST_FILE, 0, tarfile.GNUTYPE_SPARSE) + bytes(2048)),
+            "is not a regular file",
+        ),
+    ],
+    ids=["up", "absolute", "many", "big", "big_header", "headers", "link", "holes"],
+)
+def test_what_an_archive_says_of_itself_is_not_believed(content, message, tmp_path):
+    path = _place(tmp_path / "made.tar.gz", content())
+    with pytest.raises(data.DataError, match=f"{path} is damaged: .*{message}"):
+        cifar._members(path, "cifar-10-batches-bin/", ["test_batch.bin"])
+
+
+def test_no_more_is_unpacked_than_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, "_MOST_BYTES", 2**20)
+    # A megabyte of zeros in a kilobyte, a thousand times.
+    member = _of_size("zeros", 2**19) + bytes(2**19)
+    path = _place(tmp_path / "bomb.tar.gz", gzip.compress(member * 3))
+    with pytest.raises(data.DataError, match="it unpacks to more than 1,048,576 bytes"):
+        cifar._members(path, "", ["none"])
 
 
 def test_a_data_dir_that_cannot_be_written_to_is_named(declare, root):

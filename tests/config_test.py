@@ -55,6 +55,8 @@ def test_every_flag_reaches_the_config():
     assert parse("--nesterov").nesterov
     assert parse("--representation=spatial").representation == "spatial"
     assert parse("--pairing_groups=2", "--accumulate=2").accumulate == 2
+    crops = parse("--random_resized_crop", "--image_size=8", "--stored_size=12", "--crop_scale=0.3")
+    assert (crops.random_resized_crop, crops.stored_size, crops.crop_scale) == (True, 12, 0.3)
 
 
 APART = (
@@ -62,6 +64,7 @@ APART = (
     *("umix_from", "umix_first_step"),
     *("sem_weight", "sem_fraction", "share_prefix", "nesterov", "representation"),
     "accumulate",
+    *("random_resized_crop", "stored_size"),
 )
 
 
@@ -179,6 +182,11 @@ def test_flags_without_effect_are_named():
         f"--{name} (--policy=lisa)" for name in ("weight_scope", "mix_probability", "pairing")
     ]
     assert parse("--policy=lisa+mixup", *own).without_effect() == []
+    found = parse("--crop_scale=0.5", "--randaugment_layers=3").without_effect()
+    assert found == [
+        "--crop_scale (no --random_resized_crop)",
+        "--randaugment_layers (--augmentation=none)",
+    ]
 
 
 SHARED = ("--share_prefix", "--policy_options=mixup.layers=(1,)")
@@ -248,6 +256,16 @@ SHARED = ("--share_prefix", "--policy_options=mixup.layers=(1,)")
         (["--sem_weight=0", "--sem_ramp_steps=5"], "--sem_ramp_steps=5"),
         (["--sem_weight=0", "--sem_every=2"], "--sem_every=2: needs --sem_weight above 0"),
         (["--sem_every=0"], "--sem_every=0: must be at least 1"),
+        (["--random_resized_crop"], "--random_resized_crop: needs --image_size, and --streaming"),
+        (
+            ["--random_resized_crop", "--image_size=8", "--streaming=off"],
+            "found --image_size=8 --streaming=off",
+        ),
+        (
+            ["--random_resized_crop", "--image_size=8", "--crop_padding=1"],
+            "--random_resized_crop: crops already",
+        ),
+        (["--stored_size=9"], "--stored_size=9: needs --random_resized_crop"),
         (["--sem_every=2", "--state_from=clean"], "--sem_every=2: steps without the gap have no"),
         (["--sem_fraction=0.4"], "--sem_fraction=0.4: sem_fraction must be 1 / k"),
         (["--sem_fraction=2"], "--sem_fraction=2.0: must be above 0 and at most 1"),

@@ -4,11 +4,12 @@ import dataclasses
 import re
 
 import jax
+import made_sets
 import numpy as np
 import pytest
 
 from experiments import data as data_lib
-from experiments import feed, program, sharding
+from experiments import feed, loading, program, sharding, streaming
 from experiments.config import Config
 
 ROWS, BATCH = 48, 16
@@ -86,3 +87,66 @@ def test_gathering_rows_on_the_devices_sends_none_between_them(split: data_lib.S
     ]
     # One image, of 36 pixels, is more than a number for every row.
     assert "all-reduce" in text and max(sizes, default=0) <= BATCH
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return made_sets.noise_folder(tmp_path_factory.mktemp("noise"), train=(30, 12), size=(9, 9))
+
+
+def test_a_stream_gives_the_batches_of_its_steps_from_any_step_on(folder: str):
+    mesh, train = sharding.make_mesh(), loading.load(folder, streaming="on").train
+    batches = feed.feed(config(), train, mesh)
+    for step in (0, 1, 7, 8, 2):
+        found = batches(step)
+        expected = streaming.batch_at(train, step, batch_size=BATCH, seed=3)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        for column in found.values():
+            assert column.sharding.is_equivalent_to(sharding.by_rows(mesh), column.ndim)
+    batches.close()
+    np.testing.assert_array_equal(batches(2)["image"], found["image"])
+    batches.close()
+    batches.close()
+
+
+@pytest.mark.parametrize("streamed", ["on", "off"])
+def test_an_evaluation_sees_each_row_once_on_the_devices_of_its_rows(folder: str, streamed: str):
+    mesh, test = sharding.make_mesh(), loading.load(folder, streaming=streamed).test
+    found = list(feed.evaluation_batches(test, 8, mesh))
+    expected = data_lib.eval_batches(loading.load(folder).test, 8)
+    for one, other in zip(found, expected, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+        for column in one.values():
+            assert column.sharding.is_equivalent_to(sharding.by_rows(mesh), column.ndim)
+
+
+@pytest.mark.long
+def test_a_streamed_run_is_that_from_memory(folder: str):
+    """To rounding: that all rows are valid is known to one of the two programs only."""
+    states = []
+    for streamed in ("on", "off"):
+        run, mesh = config(flip=True, learning_rate=0.01), sharding.make_mesh()
+        data = loading.load(folder, streaming=streamed)
+        made, batches = program.build(run, data, 10, mesh), feed.feed(run, data.train, mesh)
+        state = made.init()
+        for step in range(3):
+            state, logs = made.step(state, batches(step), made.rng)
+        states.append((state, logs["loss"]))
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+
+
+def test_what_is_cut_out_and_augmented_on_the_devices_is_trained_on(folder: str):
+    """Random resized crops and RandAugment; a damaged image leaves everything finite."""
+    options = {"random_resized_crop": True, "augmentation": "randaugment", "image_size": 7}
+    run, mesh = config(dataset=folder, flip=True, **options), sharding.make_mesh()
+    data = loading.of_run(run)
+    made, batches = program.build(run, data, 10, mesh), feed.feed(run, data.train, mesh)
+    batch = batches(0)
+    assert batch["image"].shape == (BATCH, 8, 8, 3) and batch["aspect"].shape == (BATCH,)
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(made.state_shape.params)}
+    assert 7 * 7 * 3 in sizes and 8 * 8 * 3 not in sizes
+    batch["valid"] = batch["valid"].at[3].set(False)
+    batch["image"] = batch["image"].at[3].set(0)
+    state, logs = made.step(made.init(), batch, made.rng)
+    assert int(state.step) == 1 and int(logs["skipped"]) == 0 and np.isfinite(logs["loss"])

@@ -65,3 +65,54 @@ def test_what_is_wrong_is_named(args: list[str], message: str):
 def test_choices_hold_in_python_too():
     with pytest.raises(ConfigError, match="--name=c: must be one of a, b"):
         Options(name="c")
+
+
+@dataclasses.dataclass(frozen=True)
+class Free:
+    text: str = flag("", "any text")
+    count: int = flag(0, "any number")
+    seed: int = flag(0, "a number with a limit of its own", below=2**32)
+
+    def __post_init__(self) -> None:
+        """Checks."""
+        flagfields.check(self)
+
+
+def parse_free(*args: str) -> Free:
+    values = flags.FlagValues()
+    flagfields.define(Free, values)
+    return flagfields.parse(Free, ["program", *args], values)[0]
+
+
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("--count=2147483648", "--count=2147483648: must be below 2,147,483,648"),
+        ("--count=-99999999999", "--count=-99999999999: must be below"),
+        ("--count=0x" + "f" * 5000, "--count=(a number of 20000 bits): must be below"),
+        ("--count=" + "9" * 5000, "4300 digits"),
+        ("--seed=4294967296", "--seed=4294967296: must be below 4.29497e+09"),
+        ("--text=a\0b", "--text=a\ufffdb: must be one line without control characters"),
+        ("--text=a\nb", "--text=a b: must be one line"),
+        ("--text=\x1b[2J", "--text=\ufffd[2J: must be one line"),
+        ("--text=\udcff", "--text=\ufffd: must be one line"),
+        ("--text=a ", "without spaces at its ends"),
+        ("--text=" + "a" * 5000, "aaa...: must have at most 4,096 characters"),
+        ("--" + "a" * 5000, "unknown flag --aaaa"),
+        ("--tex\x1b[2J", "\ufffd[2J"),
+        ("--noloud=1", "noloud"),
+        ("a\x1b", "arguments left over: a\ufffd"),
+    ],
+    ids=lambda text: text[:16].encode("unicode_escape").decode(),
+)
+def test_a_value_must_fit_its_kind_and_a_message_is_one_short_line(arg: str, message: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_free(arg)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1200
+
+
+def test_texts_of_all_languages_and_large_seeds_are_taken():
+    assert parse_free("--text=Straße/\u6570\u636e 1", "--seed=4294967295") == Free(
+        "Straße/\u6570\u636e 1", 0, 4294967295
+    )

@@ -47,3 +47,56 @@ def test_a_wrong_flag_file_is_one_message(tmp_path: pathlib.Path, text: str, mes
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=message):
         parse(f"--flagfile={path}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"--seed=1\n\0", "cannot be read: it holds NUL bytes"),
+        (b"\x7fELF\x02\x01", "not a flag"),
+        (b"#" * (2**20 + 1), "cannot be read: it has more than 1,048,576 bytes"),
+        (b"--run_with_pdb", "--run_with_pdb is not for flag files; write it on the command line"),
+        (b"--profile_file=/tmp/x", "--profile_file is not for flag files"),
+        (b"--undefok=lerning_rate\n--lerning_rate=1", "--undefok is not for flag files"),
+        (b"--workdir\n--run_with_pdb", "--run_with_pdb is not for flag files"),
+        (b"--flagfile=\x1b[2J.flags", "--flagfile=\ufffd\\[2J.flags: no such file"),
+    ],
+    ids=["nul", "program", "long", "debugger", "profile", "undefok", "value", "terminal"],
+)
+def test_a_file_is_text_that_sets_flags_of_the_program(
+    tmp_path: pathlib.Path, content: bytes, message: str
+):
+    path = tmp_path / "some.flags"
+    path.write_bytes(content)
+    values = flags.FlagValues()
+    config_lib.define_flags(values)
+    # As absl's own are, in a program.
+    flags.DEFINE_bool("run_with_pdb", False, "", flag_values=values)
+    flags.DEFINE_string("profile_file", None, "", flag_values=values)
+    with pytest.raises(ConfigError, match=message):
+        config_lib.parse(["train", f"--flagfile={path}"], values)
+    # On the command line they are a person's own.
+    config_lib.parse(["train", "--norun_with_pdb", f"--profile_file={path}"], values)
+
+
+def test_files_that_name_each_other_often_are_not_read_for_ever(tmp_path: pathlib.Path):
+    for depth in range(7):
+        (tmp_path / f"{depth}.flags").write_text(f"--flagfile={depth + 1}.flags\n" * 1000)
+    (tmp_path / "7.flags").write_text("--seed=1\n")
+    with pytest.raises(ConfigError, match="at most 8 deep, 64 files and 1,048,576 bytes are read"):
+        parse(f"--flagfile={tmp_path / '0.flags'}")
+
+
+def test_files_may_be_nested_eight_deep(tmp_path: pathlib.Path):
+    for depth in range(9):
+        (tmp_path / f"{depth}.flags").write_text(f"--flagfile={depth + 1}.flags\n")
+    (tmp_path / "9.flags").write_text("--seed=3\n")
+    assert parse(f"--flagfile={tmp_path / '2.flags'}").seed == 3
+    with pytest.raises(ConfigError, match="at most 8 deep"):
+        parse(f"--flagfile={tmp_path / '1.flags'}")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "/dev/zero", ".", "", "a/" * 1000])
+def test_what_is_no_file_is_not_found(name: str):
+    with pytest.raises(ConfigError, match="no such file"):
+        expand_flag_files([f"--flagfile={name}"])

@@ -3,16 +3,22 @@
 import dataclasses
 import functools
 import types
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import data as data_lib
-from experiments import loop, sharding
+from experiments import flight, loop, owed, sharding
 from experiments.config import Config
-from experiments.loop import IN_FLIGHT, Plan, Trainer, TrainingError
+from experiments.data import DataError
+from experiments.flight import IN_FLIGHT
+from experiments.loop import DataLostError, Plan, Stopped, Trainer, TrainingError
+from experiments.owed import Owed
+from experiments.signals import Stop
 from experiments.startup import Startup
+from experiments.watchdog import Watchdog
 from semjax import metrics
 
 BATCH = 8
@@ -35,10 +41,33 @@ class Value:
         return np.float32(self._value)
 
 
+class Asked(Stop):
+    """Somebody who asks the run to stop, at a certain moment."""
+
+    def __init__(self, moment: int) -> None:
+        """Counts the moments at which the loop looks, from 1."""
+        super().__init__()
+        self._left = moment
+
+    def asked(self) -> bool:
+        self._left -= 1
+        return self._left <= 0
+
+
 class World:
     """Everything the loop touches, made; what happens to it is written down in order."""
 
-    def __init__(self, plan: Plan, *, losses=None, clock=None, **options) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        losses=None,
+        clock=None,
+        stop=None,
+        owed=None,
+        validated=False,
+        **options,
+    ) -> None:
         """Makes a trainer; options are flags."""
         self.events: list[tuple] = []
         self.lines: list[tuple[int, dict]] = []
@@ -49,7 +78,7 @@ class World:
         label = np.zeros(16, np.int32)
         split = data_lib.Split(np.zeros((16, 2, 2, 1), np.uint8), label)
         half = np.full(1, 0.5, np.float32)
-        data = data_lib.Data("made", 2, split, None, split, half, half)
+        data = data_lib.Data("made", 2, split, split if validated else None, split, half, half)
         plain = functools.partial(self.step, "plain") if self.config.sem_every > 1 else None
         whole = functools.partial(self.step, "whole")
         self.program = types.SimpleNamespace(
@@ -68,10 +97,13 @@ class World:
             plan,
             self.program,
             sharding.make_mesh(),
-            named(save=self.save),
+            named(save=self.save, rank=self.rank, check=lambda: None),
             named(write=self.write),
             named(update=lambda step: None, log=self.show),
             self.startup,
+            stop=stop or Stop(),
+            watchdog=Watchdog(0),
+            owed=owed or Owed(),
         )
 
     def step(self, kind, state, batch, rng):
@@ -103,9 +135,12 @@ class World:
         count = jnp.asarray(batch["valid"]).sum().astype(jnp.float32)
         return dataclasses.replace(metrics.zeros(), count=count, correct=count)
 
-    def save(self, step, state, metrics):
+    def save(self, step, state, metrics=None):
         self.clock[0] += 500.0
         self.events.append(("saves", step))
+
+    def rank(self, step, metrics):
+        self.events.append(("ranks", step))
 
     def write(self, step, line):
         self.events.append(("line" if "loss" in line else "evaluation", step))
@@ -189,7 +224,7 @@ def test_the_rate_leaves_out_compilation_evaluation_and_checkpoints(
     every: int, monkeypatch: pytest.MonkeyPatch
 ):
     clock = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(flight.time, "monotonic", lambda: clock[0])
     world = World(PLAN, clock=clock, sem_every=every).run()
     assert world.trainer.images_per_second == BATCH
     # The first program's compilation is the start's, a second one's is not.
@@ -209,3 +244,58 @@ def test_steps_that_are_not_finite_in_a_row_stop_the_run():
     last = 12 + IN_FLIGHT - 1
     assert max(step for kind, step in world.events if kind == "whole") == last
     assert world.waited == set(range(1, last + 1))
+
+
+# --- Asked to stop -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", range(1, 14))
+def test_a_run_that_is_asked_to_stop_saves_after_the_step_in_flight(moment: int, tmp_path: Path):
+    plan = Plan(total=14, eval_every=14, checkpoint_every=7, log_every=3)
+    world = World(plan, stop=Asked(moment), workdir=str(tmp_path))
+    with pytest.raises(Stopped, match=f"stopped by SIGTERM at step {moment}: the same command"):
+        world.run()
+    assert world.events[-1] == ("saves", moment)
+    assert max(step for kind, step in world.events if kind == "whole") == moment
+    # What the line under way has of it goes on where it was left.
+    rest = World(plan, workdir=str(tmp_path), owed=owed.read(tmp_path, moment)).run(moment)
+    whole = World(plan).run()
+    assert _lines(world) + _lines(rest) == _lines(whole)
+
+
+def _lines(world: World) -> list[tuple[int, dict]]:
+    return [
+        (step, {name: value for name, value in line.items() if name != "images_per_second"})
+        for step, line in world.lines
+    ]
+
+
+def test_an_evaluation_that_is_stopped_is_made_again_and_ranks_its_checkpoint(tmp_path: Path):
+    plan = Plan(total=6, eval_every=3, checkpoint_every=3, log_every=2)
+    # The third step has been taken: the next moment is the first batch of its evaluation.
+    world = World(plan, stop=Asked(4), validated=True, workdir=str(tmp_path))
+    with pytest.raises(Stopped, match="at step 3"):
+        world.run()
+    assert world.events[-2:] == [("line", 3), ("saves", 3)]
+    rest = World(plan, validated=True, workdir=str(tmp_path), owed=owed.read(tmp_path, 3)).run(3)
+    kinds = ["evaluates", "evaluates", "evaluation", "shows", "ranks"]
+    assert rest.events[:5] == [(kind, 3) for kind in kinds]
+    assert _lines(world) + _lines(rest) == _lines(World(plan, validated=True).run())
+    assert owed.read(tmp_path, 3) == Owed()
+
+
+def test_data_that_is_gone_is_told_apart_from_data_that_was_never_there(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def batch_at(step):
+        if step == 4:
+            raise DataError("images/7.png: there is no such file")
+        return {}
+
+    batch_at.close = lambda: world.events.append(("closes", 0))
+    monkeypatch.setattr(loop, "feed", lambda *_: batch_at)
+    world = World(PLAN)
+    with pytest.raises(DataLostError, match=r"images/7.png: there is no such file\. .*resumes"):
+        world.run()
+    # What was taken has come to its end.
+    assert world.waited == {1, 2, 3, 4} and world.events[-1] == ("closes", 0)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from experiments import exit_codes
+
 BUSY = """
 import sys, jax, jax.numpy as jnp
 from experiments import process
@@ -27,6 +29,13 @@ def test_a_program_that_stops_early_leaves_with_its_code_while_devices_are_busy(
     text = BUSY.format(code=3)
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (3, "busy\n"), done.stderr
+
+
+def test_an_error_that_nobody_thought_of_is_shown_whole_and_the_process_leaves():
+    text = BUSY.replace("raise SystemExit({code})", "raise ValueError('a bug')")
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (exit_codes.FAILED, "busy\n")
+    assert done.stderr.startswith("Traceback") and done.stderr.endswith("ValueError: a bug\n")
 
 
 def test_devices_are_not_looked_for_before_the_program_runs(tmp_path: Path):

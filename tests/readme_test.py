@@ -21,6 +21,9 @@ DOCUMENTS = (
     "docs/methods.md",
     "docs/parity.md",
     "docs/evaluation.md",
+    "docs/export.md",
+    "docs/streaming.md",
+    "docs/hosts.md",
 )
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS)

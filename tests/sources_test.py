@@ -10,6 +10,14 @@ import tempfile
 import numpy as np
 import pytest
 import requests
+from made_sets import colour as _colour
+from made_sets import encoded as _encoded
+from made_sets import features as _features
+from made_sets import image as _image
+from made_sets import prepare as _prepare
+from made_sets import rows as _rows
+from made_sets import toy as _toy
+from made_sets import write as _write
 from PIL import Image
 
 from experiments import data, loading, sources
@@ -24,27 +32,6 @@ def _temporary_files(tmp_path_factory, monkeypatch):
 # ------------------------------------------------------------------------------------------ folders
 
 
-def _image(value, *, size=(5, 4), mode="RGB"):
-    """A (width, height) image of one colour."""
-    return Image.new(mode, size, value)
-
-
-def _colour(red):
-    return _image((red, 20, 30))
-
-
-def _write(root, files):
-    """Writes {"train/cat/1.png": image or bytes} under `root`."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            content.save(path)
-    return f"folder:{root}"
-
-
 def _pets(**more):
     """A small valid folder data set with two classes, as `_write` takes it."""
     return {
@@ -54,12 +41,6 @@ def _pets(**more):
         "test/cat/d.png": _colour(4),
         "test/dog/e.png": _colour(5),
     } | {name.replace("__", "/").replace("_png", ".png"): image for name, image in more.items()}
-
-
-def _encoded(image, image_format="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, format=image_format)
-    return buffer.getvalue()
 
 
 def _reds(split):
@@ -225,57 +206,6 @@ def test_a_constant_channel_has_std_one(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------- TFDS
-
-
-def _toy(features, splits, supervised_keys=("image", "label"), version="1.0.0", called="toy"):
-    """Returns a TFDS builder class `toy` of the given features and {split: [example, ...]}."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import registered
-
-    with registered.skip_registration():
-
-        class Toy(tfds.core.GeneratorBasedBuilder):
-            name = called
-            VERSION = tfds.core.Version(version)
-            url_infos = None
-
-            def _info(self):
-                return tfds.core.DatasetInfo(
-                    builder=self,
-                    features=tfds.features.FeaturesDict(features),
-                    supervised_keys=supervised_keys,
-                )
-
-            def _split_generators(self, dl_manager):
-                return {split: iter(enumerate(rows)) for split, rows in splits.items()}
-
-            def _generate_examples(self):
-                raise NotImplementedError
-
-    return Toy
-
-
-def _prepare(root, features, splits, *, num_shards=None, **options):
-    import tensorflow_datasets as tfds
-
-    builder = _toy(features, splits, **options)(data_dir=root, file_format="array_record")
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(num_shards=num_shards)
-    )
-    return pathlib.Path(builder.data_dir)
-
-
-def _features(shape=(4, 5, 3), num_classes=3):
-    import tensorflow_datasets as tfds
-
-    return {
-        "image": tfds.features.Image(shape=shape),
-        "label": tfds.features.ClassLabel(num_classes=num_classes),
-    }
-
-
-def _rows(count, **kwargs):
-    return [{"image": _image((i, 0, 9), **kwargs), "label": i % 3} for i in range(count)]
 
 
 @pytest.fixture

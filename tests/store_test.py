@@ -40,6 +40,30 @@ def test_a_torn_last_line_is_made_again_and_the_rest_kept(tmp_path: Path, torn: 
     assert Store(tmp_path, "a").remember("ood", "y", lambda: 3) == 2
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: line.replace("0.25", "0.75"),
+        lambda line: line.replace("x", "y"),
+        lambda line: line.replace("crc32", "crc"),
+        lambda line: "[" * 100_000,
+        lambda line: "7",
+        lambda line: '{"key": ["x"], "value": 1, "crc32": 1}',
+    ],
+    ids=["value", "key", "no_checksum", "deep", "number", "list"],
+)
+def test_a_line_that_is_not_as_it_was_written_is_made_again(tmp_path: Path, damage):
+    store = Store(tmp_path, "a")
+    store.remember("ood", "x", lambda: 0.25)
+    store.remember("ood", "z", lambda: 2)
+    path = tmp_path / "ood.jsonl"
+    first, line, last = path.read_text().splitlines()
+    path.write_text("\n".join([first, damage(line), last]) + "\n")
+    again = Store(tmp_path, "a")
+    assert again.has("ood", "z") and not again.has("ood", "x") and not again.has("ood", "y")
+    assert again.remember("ood", "x", lambda: 0.5) == 0.5
+
+
 @pytest.mark.parametrize("content", ["", "nonsense\n", "[]\n", b"\xff\xfe"])
 def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: str | bytes):
     content = content if isinstance(content, bytes) else content.encode()

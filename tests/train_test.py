@@ -4,82 +4,33 @@ import json
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
-
-from experiments import config as config_lib
-from experiments import loading, program, records, sharding, train
-from experiments.checkpoint import Checkpoints
-from experiments.config import Config
-
-# Small enough to compile in a second, with BatchNorm, a mask policy, a gap and augmentation.
-TINY = (
-    "--model=cnn",
-    "--policy=cutmix",
-    "--crop_padding=1",
-    "--batch_size=16",
-    "--steps=6",
-    "--checkpoint_every=2",
-    "--log_every=1",
-    "--eval_every=100",
-    "--eval_batch_size=64",
+from runs import (
+    TINY,
+    assert_same_bits,
+    final_state,
+    finish,
+    lines,
+    parse,
+    run,
+    snapshot,
+    spawn,
+    wait_for,
 )
 
-
-def parse(*args: str) -> Config:
-    values = flags.FlagValues()
-    config_lib.define_flags(values)
-    return config_lib.parse(["train", *args], values)
-
-
-def run(workdir: pathlib.Path, *args: str) -> dict:
-    return train.run(parse(f"--workdir={workdir}", *TINY, *args))
-
-
-def spawn(workdir: pathlib.Path, *args: str, seed: str = "--seed=0", **environment: str):
-    """The program as a person starts it; each caller waits for it with a limit."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.train", f"--workdir={workdir}", *TINY, seed, *args],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out + err
-
-
-def final_state(workdir: pathlib.Path) -> list[np.ndarray]:
-    """The arrays of the newest checkpoint."""
-    config = config_lib.read(workdir / "config.flags")
-    data = loading.load(config.dataset)
-    template = program.build(config, data, config.steps, sharding.make_mesh()).state_shape
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoints.restore(template))]
+from experiments import data as data_lib
+from experiments import exit_codes, loading, loop, program, sharding, train
+from experiments.data import DataError
 
 
 def at_most_once(*functions):
     """Whether none was compiled twice; JAX drops what it has compiled when it holds too much."""
     return all(function._cache_size() <= 1 for function in functions)
-
-
-def lines(workdir: pathlib.Path) -> list[dict]:
-    clocks = ("wall_time", "images_per_second")
-    return [
-        {name: value for name, value in line.items() if name not in clocks}
-        for line in records.read_metrics(workdir)
-    ]
 
 
 @pytest.fixture
@@ -88,14 +39,6 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[program.Program]:
     found, build = [], program.build
     monkeypatch.setattr(program, "build", lambda *args: found.append(build(*args)) or found[-1])
     return found
-
-
-def snapshot(directory: pathlib.Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -160,23 +103,12 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     finished: pathlib.Path, tmp_path: pathlib.Path
 ):
     workdir = tmp_path / "killed"
-    process = spawn(workdir)
-    os.setpriority(os.PRIO_PROCESS, process.pid, 10)  # so that the kill is not late
-    _wait_for(workdir / "checkpoints" / "2", process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    with spawn(workdir) as process:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 10)  # so that the kill is not late
+        wait_for(workdir / "checkpoints" / "2", process)
     assert not (workdir / "summary.json").exists()
     assert "resumed from" in finish(spawn(workdir))
-    for a, b in zip(final_state(finished), final_state(workdir), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert lines(workdir) == lines(finished)
-
-
-def _wait_for(path: pathlib.Path, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 240
-    while not path.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
+    assert_same_bits(workdir, finished)
 
 
 def test_resumed_on_eight_devices_equals_one(finished: pathlib.Path, tmp_path: pathlib.Path):
@@ -240,13 +172,13 @@ def test_only_one_step_in_k_has_a_gap_and_both_programs_are_compiled_once(
 def test_groups_reach_the_step_and_rows_are_sampled_as_asked(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ):
-    seen, original = [], train.data_lib.rows_at
+    seen, original = [], data_lib.rows_at
 
     def rows_at(split, step, **options):
         seen.append(options)
         return original(split, step, **options)
 
-    monkeypatch.setattr(train.data_lib, "rows_at", rows_at)
+    monkeypatch.setattr(data_lib, "rows_at", rows_at)
     args = ("--dataset=coloured_digits", "--image_size=8", "--model=mlp", "--crop_padding=0")
     method = ("--policy=lisa", "--sem_weight=0", "--sampling=balanced", "--steps=1")
     summary = run(tmp_path / "run", *args, *method)
@@ -262,9 +194,53 @@ def test_steps_that_are_not_finite_stop_the_run_and_the_last_good_state_loads(
     config = parse(f"--workdir={tmp_path / 'run'}", *TINY, *args)
     with pytest.raises(SystemExit) as stop:
         train.main(config)
-    assert stop.value.code == 1
+    assert stop.value.code == exit_codes.NOT_FINITE
     assert "not finite for 2 steps in a row" in capsys.readouterr().err
     assert all(np.isfinite(leaf).all() for leaf in final_state(tmp_path / "run"))
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_run_goes_on_from_the_one_before(
+    finished: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "summary.json").unlink()
+    for path in (workdir / "checkpoints" / "6").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:-100])
+    run(workdir)
+    moved = workdir / "damaged" / "6"
+    said = capsys.readouterr().err
+    assert f"the checkpoint of step 6 is damaged and was moved to {moved}" in said
+    assert moved.is_dir()
+    for a, b in zip(final_state(finished), final_state(workdir), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert [line["step"] for line in lines(workdir)] == [line["step"] for line in lines(finished)]
+
+
+def test_what_fails_in_mid_run_has_its_exit_code_and_leaves_the_last_checkpoint(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    feed = loop.feed
+
+    def failing(*args):
+        batch_at = feed(*args)
+
+        def at(step):
+            if step == 4:
+                raise DataError("7.png: it is gone")
+            return batch_at(step)
+
+        return at
+
+    monkeypatch.setattr(loop, "feed", failing)
+    args = ("--model=mlp", "--policy=mixup", "--crop_padding=0")
+    with pytest.raises(SystemExit) as stop:
+        train.main(parse(f"--workdir={tmp_path}", *TINY, *args))
+    assert stop.value.code == exit_codes.DATA_LOST
+    assert "error: 7.png: it is gone. The same command resumes" in capsys.readouterr().err
+    assert (tmp_path / "checkpoints" / "4").exists()
+    assert not (tmp_path / "summary.json").exists()
 
 
 def test_another_seed_is_another_run(finished: pathlib.Path, tmp_path: pathlib.Path):
@@ -333,108 +309,6 @@ def _lowered(*args: str) -> str:
         "label": jax.ShapeDtypeStruct((16,), np.int32),
     }
     return built.step.lower(built.state_shape, batch, built.rng).as_text()
-
-
-@pytest.fixture
-def refused(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
-    """Runs a command that must be refused: exit code 2, one message, nothing trained."""
-
-    def command(workdir: pathlib.Path, *args: str) -> str:
-        with pytest.raises(SystemExit) as stop:
-            train.main(parse(f"--workdir={workdir}", *TINY, *args))
-        assert stop.value.code == 2
-        return capsys.readouterr().err
-
-    def reached(*_: object) -> None:
-        pytest.fail("training was reached before the mistake was found")
-
-    monkeypatch.setattr(train, "Trainer", reached)
-    return command
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("--dataset=cifar1000",), "cifar1000"),
-        (("--dataset=cifar100", "--data_dir={tmp}/empty"), "{tmp}/empty"),
-        (("--dataset=folder:{tmp}/nowhere",), "{tmp}/nowhere"),
-        (("--dataset=folder:{tmp}/empty",), "{tmp}/empty"),
-        (("--dataset=coloured_digits:red",), "coloured_digits:red: STRENGTH must be"),
-        (("--policy=lisa",), "--policy=lisa: looks at the group of a row, and --dataset=digits"),
-        (
-            ("--pairing=same_class_other_group",),
-            "--pairing=same_class_other_group: looks at the group of a row",
-        ),
-        (("--batch_size=1600",), "--batch_size=1600"),
-        (("--batch_size=12",), "--batch_size=12: must be a multiple of the 8 devices"),
-        (("--eval_batch_size=12",), "--eval_batch_size=12: must be a multiple of the 8 devices"),
-    ],
-    ids=lambda value: value[-1] if isinstance(value, tuple) else "",
-)
-def test_wrong_data_or_devices_leave_no_run_directory(
-    args: tuple[str, ...], message: str, refused, tmp_path: pathlib.Path
-):
-    (tmp_path / "empty").mkdir()
-    filled = [arg.replace("{tmp}", str(tmp_path)) for arg in args]
-    assert message.replace("{tmp}", str(tmp_path)) in refused(tmp_path / "run", *filled)
-    assert not (tmp_path / "run").exists()
-
-
-def test_other_flags_are_refused_by_name(finished: pathlib.Path, refused):
-    before = snapshot(finished)
-    message = refused(finished, "--learning_rate=0.2", "--seed=3")
-    assert "--learning_rate=0.2 (the run has 0.1)" in message
-    assert "--seed=3 (the run has 0)" in message
-    assert "--steps=5" in refused(finished, "--steps=5")
-    assert snapshot(finished) == before
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda run: (run / "config.flags").write_text("--seed=x"), "config.flags is damaged"),
-        (lambda run: (run / "config.flags").unlink(), "no config.flags"),
-        (lambda run: (run / "summary.json").write_text('{"steps": 6'), "summary.json is damaged"),
-    ],
-    ids=["config.flags damaged", "config.flags missing", "summary.json damaged"],
-)
-def test_a_damaged_run_directory_is_refused_and_left_as_it_is(
-    damage, message: str, finished: pathlib.Path, refused, tmp_path: pathlib.Path
-):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    damage(workdir)
-    before = snapshot(workdir)
-    assert message in refused(workdir)
-    assert snapshot(workdir) == before
-
-
-def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(
-    finished: pathlib.Path, refused, tmp_path: pathlib.Path
-):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    (workdir / "summary.json").unlink()
-    for path in (workdir / "checkpoints" / "6").rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.write_bytes(path.read_bytes()[:-100])
-    before = snapshot(workdir)
-    message = refused(workdir)
-    assert "step 6" in message or "checkpoints/6" in message
-    assert snapshot(workdir) == before
-
-
-def test_a_run_directory_in_use_is_refused(finished: pathlib.Path, refused, tmp_path: pathlib.Path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    with Checkpoints(workdir):
-        assert str(workdir) in refused(workdir, "--steps=9")
-
-
-def test_a_file_is_no_run_directory(refused, tmp_path: pathlib.Path):
-    (tmp_path / "file").write_text("mine")
-    assert "is not a directory" in refused(tmp_path / "file")
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_program_itself_keeps_what_it_compiles_where_it_is_told(tmp_path: pathlib.Path):

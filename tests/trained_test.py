@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import loading, train, trained
+from experiments import loading, program, sharding, train, trained
+from experiments.checkpoint import Checkpoints
 from experiments.config import Config
 from experiments.flagfiles import ConfigError
 
@@ -82,14 +84,75 @@ def test_reading_changes_nothing(finished: tuple[Path, dict]):
     assert files() == before
 
 
+GOOD = {"num_classes": 10, "image_shape": [8, 8, 1], "mean": [0.25], "std": [1]}
+
+
+def _read(tmp_path: Path, content: str | bytes) -> trained.Inputs:
+    path = tmp_path / "inputs.json"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return trained.Inputs.read(path)
+
+
+def test_inputs_come_back_as_they_were_written(tmp_path: Path):
+    inputs = trained.Inputs(3, (4, 5, 2), (0.1, 0.2), (1.0, 1e-6))
+    assert _read(tmp_path, inputs.to_json()) == inputs
+    found = _read(tmp_path, json.dumps(GOOD))
+    assert found == trained.Inputs(10, (8, 8, 1), (0.25,), (1.0,))
+    assert type(found.std[0]) is float
+
+
 @pytest.mark.parametrize(
-    "content", ["", "{}", '{"num_classes": 10}', json.dumps({"num_classes": "x"})]
+    "content", ["", "{}", "[]", "3", "[" * 100_000, b"\xff", json.dumps(GOOD)[:-1], "\0"]
 )
-def test_damaged_inputs_are_named(finished: tuple[Path, dict], tmp_path: Path, content: str):
-    damaged = tmp_path / "damaged"
-    shutil.copytree(finished[0], damaged)
-    (damaged / "inputs.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"inputs\.json is damaged"):
+def test_damaged_inputs_are_named(tmp_path: Path, content: str | bytes):
+    with pytest.raises(ConfigError, match=r"inputs\.json is damaged: [^\n]+$"):
+        _read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("num_classes", 0, r"num_classes is \[0\], not of numbers from 1 to 1.04858e\+06"),
+        ("num_classes", 2**20 + 1, "num_classes is"),
+        ("num_classes", 10.0, "num_classes is"),
+        ("num_classes", True, "num_classes is"),
+        ("num_classes", "x", "num_classes is"),
+        ("image_shape", [8, 8], r"image_shape is \[8, 8\], not \[H, W, C\]"),
+        ("image_shape", [8, 0, 1], "image_shape is"),
+        ("image_shape", [8, 2**40, 1], "image_shape is"),
+        ("image_shape", [8, 8, 3], "images have 3 channels, mean 1 and std 1"),
+        ("image_shape", "881", "image_shape is"),
+        ("mean", [float("nan")], "mean is"),
+        ("mean", [float("inf")], "mean is"),
+        ("mean", [0.5, 0.5], "images have 1 channels, mean 2 and std 1"),
+        ("mean", None, "mean is"),
+        ("std", [0.0], "std is"),
+        ("std", [-1.0], "std is"),
+        ("std", [float("nan")], "std is"),
+        ("std", [10**400], "std is"),
+    ],
+)
+def test_numbers_no_run_has_are_refused(tmp_path: Path, name: str, value: object, message: str):
+    with pytest.raises(ConfigError, match=rf"inputs\.json is damaged: {message}"):
+        _read(tmp_path, json.dumps({**GOOD, name: value}))
+
+
+def test_a_damaged_step_is_passed_over_and_named(
+    finished: tuple[Path, dict], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    damaged = Path(shutil.copytree(finished[0], tmp_path / "damaged-run"))
+    shutil.rmtree(damaged / "checkpoints" / "12" / "state")
+    before = sorted(damaged.rglob("*"))
+    assert trained.load(damaged).step == 8
+    assert capfd.readouterr().err == (
+        "warning: step 12 is passed over, step 8 is read instead: "
+        "FileNotFoundError: its directory state is missing\n"
+    )
+    assert sorted(damaged.rglob("*")) == before
+    for path in (damaged / "checkpoints").iterdir():
+        shutil.rmtree(path)
+        path.mkdir()
+    with pytest.raises(ConfigError, match=r"none of the checkpoints in .*can be restored"):
         trained.load(damaged)
 
 
@@ -102,11 +165,23 @@ def test_what_is_not_there_is_named(finished: tuple[Path, dict], tmp_path: Path)
     shutil.copy(finished[0] / "inputs.json", tmp_path)
     with pytest.raises(ConfigError, match="there is no directory"):
         trained.load(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    for weights, kind in {"final": "checkpoint", "best": "checkpoint chosen on validation"}.items():
+        with pytest.raises(ConfigError, match=f"there is no {kind}$"):
+            trained.load(tmp_path, weights=weights)
 
 
 def test_without_a_validation_split_there_is_no_best(tmp_path: Path):
-    workdir = tmp_path / "run"
-    train.run(Config(workdir=str(workdir), model="mlp", batch_size=32, steps=1))
-    assert trained.load(workdir).weights == "final"
+    data = loading.load("digits")
+    config = Config(workdir=str(tmp_path), model="mlp", batch_size=32, steps=1)
+    (tmp_path / "config.flags").write_text(config.to_flags())
+    (tmp_path / "inputs.json").write_text(trained.Inputs.of(data).to_json())
+    template = program.state_template(
+        config, data.image_shape, data.num_classes, sharding.make_mesh()
+    )
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, device=x.sharding), template)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    assert trained.load(tmp_path).weights == "final"
     with pytest.raises(ConfigError, match="there is no checkpoint chosen on validation"):
-        trained.load(workdir, weights="best")
+        trained.load(tmp_path, weights="best")

@@ -1,6 +1,7 @@
 """Errors recorded by one run weight the rows of another."""
 
 import dataclasses
+import io
 
 import jax
 import numpy as np
@@ -48,6 +49,39 @@ def test_faults_name_the_file_or_the_run(run_dir, tmp_path):
         uncertainty.sample_weights(run_dir, 3, eta=1.0)
 
 
+def _header(shape, dtype):
+    buffer = io.BytesIO()
+    described = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, described)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is damaged"),
+        (b"PK\x03\x04", "is damaged"),
+        (b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, "is damaged"),
+        (_header((2**50,), "|b1"), "is damaged"),
+        (_header((3,), "|O") + b"\x80\x04N.", "is damaged"),
+        (_header((3,), "|b1") + b"\x00\x01", "is damaged"),
+        (_header((3,), "|b1") + b"\x00\x01\x37", "neither true nor false"),
+        (_header((3,), "|i1") + b"\x00\x01\x01", "recorded int8"),
+    ],
+    ids=["empty", "zip", "header", "huge", "objects", "short", "bytes", "integers"],
+)
+def test_a_damaged_file_is_named_whatever_it_says_of_itself(run_dir, content, message):
+    (run_dir / "errors" / "100.npy").write_bytes(content)
+    with pytest.raises(DataError, match=rf"100\.npy.*{message}"):
+        uncertainty.sample_weights(run_dir, 3, eta=1.0)
+
+
+def test_files_that_no_run_wrote_are_passed_over(run_dir):
+    for name in ("9b.npy", "0100.npy", "1\N{SUPERSCRIPT TWO}.npy", "-1.npy", "9" * 30 + ".npy"):
+        (run_dir / "errors" / name).write_bytes(b"not an array")
+    assert len(uncertainty.sample_weights(run_dir, 3, eta=1.0)) == 3
+
+
 def test_batches_carry_the_weights_of_their_rows():
     label = np.arange(5, dtype=np.int32)
     split = data_lib.Split(np.zeros((5, 1, 1, 1), np.uint8), label, label.astype(np.float32))
@@ -74,7 +108,7 @@ def test_one_run_records_and_the_next_is_weighted(tmp_path):
     found = sorted(path.name for path in (tmp_path / "plain" / "errors").iterdir())
     assert found == ["2.npy", "4.npy"]
     rows = len(loading.load("digits").train)
-    assert np.load(tmp_path / "plain" / "errors" / "4.npy").shape == (rows,)
+    assert np.load(tmp_path / "plain" / "errors" / "4.npy", allow_pickle=False).shape == (rows,)
     heavy, light = run("heavy", *weighted), run("light", *weighted, "--umix_eta=0")
     assert heavy["test_nll"] != light["test_nll"]
     assert jax.tree.all(jax.tree.map(np.isfinite, heavy["test_nll"]))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import untrusted
 from experiments.data import DataError
 from experiments.evaluation.context import Context
 from semjax import corruptions, metrics
@@ -123,12 +124,13 @@ def _archive(context: Context) -> tuple[Callable[[str, int], tuple[np.ndarray, n
     folder = Path(context.plan.official).expanduser()
     shown = f"--official={context.plan.official}"
     labels = _array(folder / "labels.npy", shown)
-    count, rest = divmod(len(labels), _SEVERITIES)
-    if rest or labels.ndim != 1 or labels.min() < 0 or labels.max() >= context.data.num_classes:
+    count, rest = divmod(labels.size, _SEVERITIES)
+    fits = labels.ndim == 1 and labels.size > 0 and labels.dtype.kind in "iu" and not rest
+    if not (fits and labels.min() >= 0 and labels.max() < context.data.num_classes):
+        span = f", {labels.min()} to {labels.max()}" if fits else ""
         raise DataError(
             f"{shown}: labels.npy must hold {_SEVERITIES} x N labels below "
-            f"{context.data.num_classes}; found shape {labels.shape}, "
-            f"{labels.min()} to {labels.max()}"
+            f"{context.data.num_classes}; found {labels.dtype}{list(labels.shape)}{span}"
         )
     used = min(count, context.plan.limit or count)
 
@@ -149,6 +151,6 @@ def _archive(context: Context) -> tuple[Callable[[str, int], tuple[np.ndarray, n
 
 def _array(path: Path, shown: str) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return untrusted.read_array(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{shown}: cannot read {path.name}: {error}") from error

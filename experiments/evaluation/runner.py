@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import loading, records
+from experiments import loading, records, untrusted
 from experiments.data import Data
 from experiments.evaluation import (
     attacked,
@@ -198,15 +198,16 @@ def _earlier(folder: Path | None, about: Mapping[str, Any], plan: Plan) -> dict[
         return {f.name: options[f.name] for f in fields if f.name != "parts"}
 
     try:
-        found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        found = untrusted.read_json(folder / "report.json")
         same = (
             found["schema"] == SCHEMA
             and _identity(found["run"]) == _identity(about)
             and matter(found["options"]) == matter(dataclasses.asdict(plan))
         )
-        return dict(found["parts"]) if same else {}
+        parts = dict(found["parts"]) if same else {}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
+    return {name: part for name, part in parts.items() if isinstance(part, dict)}
 
 
 def _plain(value: Any) -> Any:

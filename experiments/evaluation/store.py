@@ -1,11 +1,12 @@
 """Remembers finished pieces of an evaluation, so that interrupted work goes on where it stopped."""
 
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import records
+from experiments import records, untrusted
 
 
 class Store:
@@ -13,7 +14,7 @@ class Store:
 
     The first line of a file holds the fingerprint of what the pieces depend on; with another one
     the file is begun anew. A line is on disk when its piece is done; a last line torn by a kill is
-    made again.
+    made again, and so is every line whose checksum shows that it is not as it was written.
 
     Args:
       folder: where the files lie; None remembers nothing.
@@ -55,11 +56,10 @@ class Store:
         pieces = self._read(part)
         if key not in pieces:
             # Through JSON at once, so that a piece is the same now and when it is read again.
-            line = json.dumps({"key": key, "value": make()})
-            pieces[key] = json.loads(line)["value"]
+            pieces[key] = json.loads(json.dumps(make()))
             if self._folder is not None:
                 with open(self._folder / f"{part}.jsonl", "a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+                    file.write(_line(key, pieces[key]) + "\n")
         return pieces[key]
 
     def _read(self, part: str) -> dict[str, Any]:
@@ -69,23 +69,40 @@ class Store:
                 path = self._folder / f"{part}.jsonl"
                 pieces.update(_pieces(path, self._fingerprint))
                 head = json.dumps({"fingerprint": self._fingerprint})
-                lines = [json.dumps({"key": key, "value": pieces[key]}) for key in pieces]
+                lines = [_line(key, value) for key, value in pieces.items()]
                 records.write_atomically(path, "\n".join([head, *lines]) + "\n")
         return self._pieces[part]
+
+
+def _line(key: str, value: Any) -> str:
+    content = {"key": key, "value": value}
+    return json.dumps({**content, "crc32": _checksum(content)})
+
+
+def _checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def _pieces(path: Path, fingerprint: str) -> dict[str, Any]:
     if not path.exists():
         return {}
+    # A line torn by a kill may end inside a character.
+    first, *rest = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+    if _parsed(first).get("fingerprint") != fingerprint:
+        return {}
     pieces = {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    try:
-        if json.loads(lines[0])["fingerprint"] != fingerprint:
-            return {}
-        for line in lines[1:]:
-            found = json.loads(line)
+    for line in rest:
+        found = _parsed(line)
+        checksum = found.pop("crc32", None)
+        if found.keys() == {"key", "value"} and checksum == _checksum(found):
             pieces[found["key"]] = found["value"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        # Torn by a kill: what stands before it is whole, what comes after is made again.
-        return pieces
     return pieces
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """The object in a line; an empty one where there is none."""
+    try:
+        found = untrusted.parse_json(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

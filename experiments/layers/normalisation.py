@@ -7,6 +7,7 @@ layers before and after keep anyway.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,12 +35,13 @@ class BatchNorm(nn.Module):
 
     dtype: DTypeLike
     rectify: bool = False
+    scale_init: Callable[..., Any] = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Maps [B,h,w,C] to the same shape in the compute dtype."""
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)

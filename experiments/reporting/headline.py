@@ -121,7 +121,11 @@ def number(value: Any) -> float | None:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        found = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+    return found if math.isfinite(found) else None
 
 
 def look_up(tree: Any, *path: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The parts of `experiments.checkpoint`, each with one reason to be there."""
