@@ -11,11 +11,12 @@ temporary directory and renames it at the end: a data set is either whole or abs
 
 import functools
 import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -213,13 +214,13 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-class _Limited:
+class _Limited(io.BufferedIOBase):
     """A stream of which no more is read than a limit, however much a few bytes may unpack to."""
 
-    def __init__(self, stream: BinaryIO, limit: int) -> None:
+    def __init__(self, stream: gzip.GzipFile, limit: int) -> None:
         self._stream, self._left = stream, limit
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int | None = -1, /) -> bytes:
         content = self._stream.read(size)
         self._left -= len(content)
         if self._left < 0:

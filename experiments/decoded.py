@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import untrusted
 from experiments.data import Split
 
 Decoded = tuple[int, dict[str, Split]]  # the number of classes, and the splits by name
@@ -81,7 +82,8 @@ def through(
             return _open(folder, source)
     # Wrong bytes make NumPy and JSON stumble over anything from OSError to tokenize.TokenError.
     except Exception as error:
-        _warn(f"{folder} cannot be used ({error!r}): the data set is decoded again")
+        shown = untrusted.one_line(repr(error), at_most=200)
+        _warn(f"{folder} cannot be used ({shown}): the data set is decoded again")
     found = read()
     try:
         if _described(describe) == source:

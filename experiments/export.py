@@ -41,6 +41,7 @@ from experiments import (
     read_export,
     records,
     trained,
+    untrusted,
 )
 from experiments.data import DataError
 from experiments.flagfields import flag
@@ -312,9 +313,9 @@ def main(command: Command) -> None:
     try:
         output = run(command)
     except (ConfigError, DataError, OSError) as error:
-        _stop(exit_codes.REFUSED, f"error: {error}")
+        _stop(exit_codes.REFUSED, untrusted.error_line(error))
     except NotWrittenError as error:
-        _stop(exit_codes.NOT_SAVED, f"error: {error}")
+        _stop(exit_codes.NOT_SAVED, untrusted.error_line(error))
     except KeyboardInterrupt:
         _stop(exit_codes.INTERRUPTED, "interrupted: nothing was changed")
     about = read_export.describe(output)
@@ -345,7 +346,7 @@ def _parse(argv: Sequence[str]) -> Command:
         quiet = [argv[0], "--verbosity=-1", *argv[1:]]
         return flagfields.parse(Command, quiet, flags.FLAGS)[0]
     except ConfigError as error:
-        _stop(exit_codes.REFUSED, f"error: {error}")
+        _stop(exit_codes.REFUSED, untrusted.error_line(error))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import IO, Any, NoReturn
 
 from absl import app, flags
 
-from experiments import exit_codes, flagfields
+from experiments import exit_codes, flagfields, untrusted
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
 
@@ -200,7 +200,7 @@ def _parse(argv: Sequence[str]) -> tuple[Options, list[str]]:
         if not rest:
             raise ConfigError("nothing to launch: write -- and then the flags of experiments.train")
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(untrusted.error_line(error), file=sys.stderr)
         raise SystemExit(exit_codes.REFUSED) from error
     return options, rest
 

@@ -106,3 +106,16 @@ def test_a_disk_that_does_not_tell_is_no_error(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(shutil, "disk_usage", fail)
     directory.require_room(tmp_path, 2**60)
+
+
+def test_a_pipe_and_a_broken_link_are_no_files(tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "0").write_bytes(b"1")
+    directory.require_files(tmp_path)
+    os.mkfifo(tmp_path / "d" / "1")
+    with pytest.raises(ValueError, match="d/1 is not a regular file"):
+        directory.require_files(tmp_path)
+    (tmp_path / "d" / "1").unlink()
+    (tmp_path / "d" / "2").symlink_to("nowhere")
+    with pytest.raises(ValueError, match="d/2 is not a regular file"):
+        directory.require_files(tmp_path)

@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/export.md",
     "docs/streaming.md",
     "docs/hosts.md",
+    "docs/faults.md",
 )
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS)

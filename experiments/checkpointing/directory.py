@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from experiments import records
+from experiments import records, untrusted
 from experiments.checkpointing.errors import CheckpointDamaged, CheckpointError
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "qualities",
     "quality",
     "remove_half_written",
+    "require_files",
     "require_room",
     "set_aside",
     "steps",
@@ -97,6 +98,13 @@ def steps(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
 
 
+def require_files(checkpoint: Path) -> None:
+    """Raises ValueError for what is neither a file nor a directory: a pipe would be waited for."""
+    for path in checkpoint.rglob("*"):
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path.relative_to(checkpoint)} is not a regular file")
+
+
 def quality(checkpoint: Path, metric: str) -> float | None:
     """The metric that a checkpoint is ranked by; None for one that is not ranked.
 
@@ -107,12 +115,13 @@ def quality(checkpoint: Path, metric: str) -> float | None:
     if not os.path.lexists(path):
         return None
     try:
-        value = json.loads((path / "metrics").read_text(encoding="utf-8"))[metric]
+        value = untrusted.read_json(path / "metrics")[metric]
         if type(value) is not float or not math.isfinite(value):
             raise ValueError(f"{metric} is {value!r}")
         return value
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        raise ValueError(f"its file metrics/metrics is damaged: {error!r}") from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        shown = untrusted.one_line(repr(error), at_most=200)
+        raise ValueError(f"its file metrics/metrics is damaged: {shown}") from None
 
 
 def qualities(directory: Path, metric: str) -> dict[int, float]:

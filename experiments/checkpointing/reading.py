@@ -50,6 +50,7 @@ def read(path: Path, template: Any, *, metric: str) -> Any:
 
         if not path.is_dir():
             raise NotADirectoryError("it is not a directory")
+        directory.require_files(path)
         directory.quality(path, metric)
         items = ocp.JsonCheckpointHandler(), ocp.StandardCheckpointHandler()
         with contextlib.ExitStack() as handlers:
