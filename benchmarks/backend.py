@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import compile_cache
 from experiments import config as config_lib
 from experiments.config import Config
 from experiments.layers import convolution, onednn
+from experiments.lifecycle import compile_cache
 from semjax import cpu
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from experiments import loading
+from experiments.datasets import loading
 from semjax import cpu
 from semjax.corruptions import CORRUPTIONS, corrupt
 

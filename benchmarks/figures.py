@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from benchmarks.workers import Subject
-from experiments import allocator
+from experiments.lifecycle import allocator
 
 # Of the bound of a clean side without gradient: 1.02 * (1 + forward / step).
 _SLACK = 1.02
@@ -141,7 +141,7 @@ class _Makers:
             sizes = [*self._sizes[:1], "pixels=8", "channels=1", "classes=10", "rows=1437"]
         network = stand_in if smoke else "cnn" if model == "digits" else model
         given = (f"model={network}", "policy=mixup", "sem_weight=0", *sizes, *options)
-        # As the trainer starts itself, see `experiments.allocator`.
+        # As the trainer starts itself, see `experiments.lifecycle.allocator`.
         return Subject(
             f"benchmarks.jax_steps:{maker}", given, period=period, environment=_HUGE_PAGES
         )

@@ -26,7 +26,7 @@ from experiments import config as config_lib
 from experiments import program as program_lib
 from experiments import sharding
 from experiments.config import Config
-from experiments.data import Data, Split
+from experiments.datasets.data import Data, Split
 from experiments.program import Program
 
 GRADIENTS, BATCH_NORM, METRICS = "gradients", "BatchNorm", "loss and metrics"

@@ -26,7 +26,7 @@ import numpy as np
 import semjax
 from experiments import models, policies, program, sharding
 from experiments.config import Config
-from experiments.data import Data, Split
+from experiments.datasets.data import Data, Split
 from semjax import cpu
 from semjax.hidden import input_mix
 

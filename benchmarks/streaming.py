@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from experiments import data as data_lib
-from experiments import loading, streaming
-from experiments.data import Data
-from experiments.streaming import Stream
+from experiments.datasets import data as data_lib
+from experiments.datasets import loading, streaming
+from experiments.datasets.data import Data
+from experiments.datasets.streaming import Stream
 
 NAME = "made_pictures"
 _PICTURES = 512

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from absl import flags
 
 import semjax
-from experiments import compile_cache, conflicts, decoded, flagfields, models, policies
-from experiments.data import SAMPLINGS
+from experiments import conflicts, flagfields, models, policies
+from experiments.datasets import decoded
+from experiments.datasets.data import SAMPLINGS
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
+from experiments.lifecycle import compile_cache
 from semjax import losses, options
 
 # What a flag file that repeats the run leaves out.

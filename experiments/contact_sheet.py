@@ -15,9 +15,9 @@ from absl import app, flags
 from matplotlib.figure import Figure
 
 from experiments import config as config_lib
-from experiments import loading
 from experiments.config import Config, ConfigError
-from experiments.data import DataError
+from experiments.datasets import loading
+from experiments.datasets.data import DataError
 from semjax import corruptions, cpu
 from semjax.corruptions.severities import SEVERITIES
 

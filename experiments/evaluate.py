@@ -10,7 +10,7 @@ stopped by Ctrl-C.
 
 if __name__ == "__main__":
     # Before all other imports, which it would throw away.
-    from experiments import allocator, signals
+    from experiments.lifecycle import allocator, signals
 
     allocator.restart()
     # What was measured is on disk: there is never anything to save.
@@ -25,22 +25,15 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import (
-    compile_cache,
-    exit_codes,
-    flagfields,
-    loading,
-    process,
-    records,
-    trained,
-    untrusted,
-)
-from experiments.data import Data, DataError
+from experiments import flagfields, records, trained, untrusted
+from experiments.datasets import loading
+from experiments.datasets.data import Data, DataError
 from experiments.evaluation import runner
 from experiments.evaluation.plan import Plan
 from experiments.evaluation.subject import Subject
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
+from experiments.lifecycle import compile_cache, exit_codes, process
 from experiments.reporting import comparison
 from experiments.trained import Trained
 

@@ -32,20 +32,11 @@ from absl import app, flags
 from flax import traverse_util
 from jax import export as jax_export
 
-from experiments import (
-    compile_cache,
-    exit_codes,
-    flagfields,
-    models,
-    process,
-    read_export,
-    records,
-    trained,
-    untrusted,
-)
-from experiments.data import DataError
+from experiments import flagfields, models, read_export, records, trained, untrusted
+from experiments.datasets.data import DataError
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
+from experiments.lifecycle import compile_cache, exit_codes, process
 from experiments.trained import Trained
 from semjax import augment
 

@@ -13,11 +13,12 @@ from typing import Any, Protocol, cast
 import jax
 from jax.sharding import Mesh
 
-from experiments import data as data_lib
-from experiments import sharding, streaming
+from experiments import sharding
 from experiments.config import Config
-from experiments.data import Labelled, Split
-from experiments.streaming import Stream
+from experiments.datasets import data as data_lib
+from experiments.datasets import streaming
+from experiments.datasets.data import Labelled, Split
+from experiments.datasets.streaming import Stream
 
 Columns = Mapping[str, Any]
 

@@ -20,9 +20,10 @@ from scipy import stats
 
 import semjax
 from experiments import config as config_lib
-from experiments import loading, models, policies
+from experiments import models, policies
 from experiments.config import Config, ConfigError
-from experiments.data import Data, DataError
+from experiments.datasets import loading
+from experiments.datasets.data import Data, DataError
 from semjax import augment, cpu
 from semjax.hidden import input_mix
 

@@ -18,9 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import exit_codes
 from experiments.config import Config
 from experiments.flagfiles import ConfigError
+from experiments.lifecycle import exit_codes
 
 # Seconds that processes wait for each other at the start. A cluster starts them minutes apart.
 PATIENCE = 300

@@ -25,9 +25,10 @@ from typing import IO, Any, NoReturn
 
 from absl import app, flags
 
-from experiments import exit_codes, flagfields, untrusted
+from experiments import flagfields, untrusted
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
+from experiments.lifecycle import exit_codes
 
 # What becomes a process of the run: asks Linux to kill it when its parent, the launcher, is gone.
 # (Between fork and exec it would be quicker, but a program that has loaded JAX must not fork.)

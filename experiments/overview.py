@@ -7,10 +7,10 @@ import jax
 
 from experiments import program as program_lib
 from experiments.config import Config
-from experiments.data import Data
+from experiments.datasets.data import Data
+from experiments.datasets.streaming import Stream
 from experiments.loop import Plan
 from experiments.program import Program
-from experiments.streaming import Stream
 
 _PARTS = {"first_step": "the step itself"}  # where the key alone would not tell
 

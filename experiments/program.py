@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 import semjax
 from experiments import feed, models, policies, sharding
 from experiments.config import Config
-from experiments.data import Data
+from experiments.datasets.data import Data
 from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
 from semjax import augment, augmix, pixmix, randaugment, resized_crop, training

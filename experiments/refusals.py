@@ -11,10 +11,10 @@ from typing import Any
 import jax
 
 from experiments import config as config_lib
-from experiments import data as data_lib
 from experiments import policies, records, untrusted
 from experiments.config import Config, ConfigError
-from experiments.data import Data, DataError, Split
+from experiments.datasets import data as data_lib
+from experiments.datasets.data import Data, DataError, Split
 from experiments.loop import Plan
 
 

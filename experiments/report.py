@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 from absl import app, flags
 
-from experiments import exit_codes, records, untrusted
+from experiments import records, untrusted
+from experiments.lifecycle import exit_codes
 from experiments.reporting import comparison, report_page
 from experiments.reporting.comparison_page import spread
 from experiments.reporting.headline import METRICS, Report, headline, status

@@ -21,7 +21,7 @@ Exit codes, by which a scheduler decides:
 
 if __name__ == "__main__":
     # Before all other imports, which it would throw away.
-    from experiments import allocator, signals
+    from experiments.lifecycle import allocator, signals
 
     allocator.restart()
     _stop = signals.Stop()
@@ -40,30 +40,19 @@ import jax
 from absl import app, flags
 
 from experiments import config as config_lib
-from experiments import (
-    endings,
-    exit_codes,
-    hosts,
-    loading,
-    overview,
-    owed,
-    process,
-    records,
-    refusals,
-    sharding,
-    uncertainty,
-    untrusted,
-)
+from experiments import hosts, overview, records, refusals, sharding, uncertainty, untrusted
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config, ConfigError
+from experiments.datasets import loading
+from experiments.lifecycle import endings, exit_codes, owed, process
+from experiments.lifecycle.signals import Stop
+from experiments.lifecycle.startup import Startup, process_start
+from experiments.lifecycle.watchdog import Watchdog
 from experiments.loop import Trainer
 from experiments.program import Program
 from experiments.progress import Progress
-from experiments.signals import Stop
-from experiments.startup import Startup, process_start
 from experiments.trained import Inputs
-from experiments.watchdog import Watchdog
 from semjax.training import TrainState
 
 

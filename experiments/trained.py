@@ -18,11 +18,12 @@ from flax import linen as nn
 
 import semjax
 from experiments import config as config_lib
-from experiments import loading, models, sharding, untrusted
+from experiments import models, sharding, untrusted
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config
-from experiments.data import Data
+from experiments.datasets import loading
+from experiments.datasets.data import Data
 from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
 from semjax import augment

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import records, untrusted
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 from semjax.umix import error_rates, umix_weights
 
 # As `record` names its files.

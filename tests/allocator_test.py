@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from experiments import allocator
+from experiments.lifecycle import allocator
 
 PROGRAM = """
 import os, re, sys
 from pathlib import Path
-from experiments import allocator
+from experiments.lifecycle import allocator
 allocator.restart()
 import numpy as np
 array = np.ones(2**26, np.uint8)
@@ -72,7 +72,7 @@ def test_free_memory_goes_back_to_the_system(environment):
     program = """
 import re
 from pathlib import Path
-from experiments import allocator
+from experiments.lifecycle import allocator
 def resident():
     return int(re.search("VmRSS:[^0-9]+([0-9]+)", Path("/proc/self/status").read_text())[1])
 blocks = [bytearray(10**5) for _ in range(1000)]

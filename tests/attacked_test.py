@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import semjax
-from experiments.data import Split
+from experiments.datasets.data import Split
 from experiments.evaluation import attacked
 from experiments.evaluation.store import Store
 

@@ -1,4 +1,4 @@
-"""Laws of experiments.cifar: what TFDS would have written, or nothing at all."""
+"""Laws of experiments.datasets.cifar: what TFDS would have written, or nothing at all."""
 
 import contextlib
 import gzip
@@ -13,7 +13,7 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, downloader, resource
 
-from experiments import cifar, data, loading
+from experiments.datasets import cifar, data, loading
 
 # Per data set: folder in the archive, label files with their names, train files, test files.
 LAYOUT = {

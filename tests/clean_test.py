@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 from sklearn.metrics import log_loss
 
-from experiments.data import stratified
+from experiments.datasets.data import stratified
 from experiments.evaluation import clean
 from semjax.robustness.calibration import fit_temperature
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compile_cache
+from experiments.lifecycle import compile_cache
 
 
 class Settings(types.SimpleNamespace):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from experiments import contact_sheet
 from experiments.config import Config
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 from semjax import corruptions
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 from experiments.evaluation import corrupted
 from experiments.evaluation.store import Store
 from semjax import corruptions

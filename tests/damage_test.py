@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.damage import Damaged, DamagedImage
-from experiments.data import DataError
+from experiments.datasets.damage import Damaged, DamagedImage
+from experiments.datasets.data import DataError
 
 
 def found(count, total, rule="skip"):

@@ -1,4 +1,4 @@
-"""Laws of experiments.data: the order of batches, padding, splits."""
+"""Laws of experiments.datasets.data: the order of batches, padding, splits."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import data, order
+from experiments.datasets import data, order
 
 # ------------------------------------------------------------------------------- order and batches
 
@@ -45,7 +45,7 @@ def _run(code, **environment):
 
 def test_importing_the_module_imports_no_heavy_package():
     heavy = ("tensorflow_datasets", "sklearn", "PIL", "jax", "requests")
-    code = f"import sys, experiments.data; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, experiments.datasets.data; print([m for m in {heavy} if m in sys.modules])"
     assert _run(code) == "[]"
 
 

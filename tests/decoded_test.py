@@ -1,4 +1,4 @@
-"""Laws of experiments.decoded: what comes from the cache is what was decoded, or it is not used."""
+"""Laws of datasets.decoded: what comes from the cache is what was decoded, or it is not used."""
 
 import errno
 import os
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import decoded, loading, sources
-from experiments.data import Split
+from experiments.datasets import decoded, loading, sources
+from experiments.datasets.data import Split
 
 
 def _split(rows, seed=0):

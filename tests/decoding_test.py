@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import decoding
-from experiments.damage import DamagedImage
-from experiments.data import DataError
-from experiments.decoding import Example, View
+from experiments.datasets import decoding
+from experiments.datasets.damage import DamagedImage
+from experiments.datasets.data import DataError
+from experiments.datasets.decoding import Example, View
 
 
 def picture(width=40, height=24, mode="RGB"):

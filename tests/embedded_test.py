@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from experiments import embedded, sources
-from experiments.data import DataError
+from experiments.datasets import embedded, sources
+from experiments.datasets.data import DataError
 
 DIGITS = sources.digits(0)[1]
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from experiments import endings
-from experiments import exit_codes as codes
 from experiments.checkpoint import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from experiments.config import Config, ConfigError
-from experiments.data import DataError
+from experiments.datasets.data import DataError
+from experiments.lifecycle import endings
+from experiments.lifecycle import exit_codes as codes
+from experiments.lifecycle.signals import Stop
 from experiments.loop import DataLostError, Stopped, TrainingError
-from experiments.signals import Stop
 
 LOST = "UNAVAILABLE: Gloo all-reduce failed: Connection closed by peer"
 

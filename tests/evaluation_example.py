@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import semjax
-from experiments import loading
-from experiments.data import Data, Split
+from experiments.datasets import loading
+from experiments.datasets.data import Data, Split
 from experiments.evaluation.context import Context
 from experiments.evaluation.plan import Plan
 from experiments.evaluation.store import Store

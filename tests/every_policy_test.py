@@ -15,7 +15,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import semjax
-from experiments import loading, sharding
+from experiments import sharding
+from experiments.datasets import loading
 from semjax.training import init_state, train_step
 
 ROWS, CLASSES, DEVICES, STEPS = 16, 10, 8, 50

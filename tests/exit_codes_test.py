@@ -7,7 +7,8 @@ from pathlib import Path
 
 import runs
 
-from experiments import exit_codes, train
+from experiments import train
+from experiments.lifecycle import exit_codes
 
 CODES = {name: value for name, value in vars(exit_codes).items() if name.isupper()}
 del CODES["_STDERR"]
@@ -32,7 +33,7 @@ def test_the_readme_documents_them_all():
 
 LEAVES = """
 import multiprocessing, os, time
-from experiments import exit_codes
+from experiments.lifecycle import exit_codes
 if __name__ == "__main__":
     # A worker as those that read data: it would outlive a process that ends by os._exit.
     worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(100,))

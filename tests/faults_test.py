@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import exit_codes, loop, sharding, train
+from experiments import loop, sharding, train
+from experiments.lifecycle import exit_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 # Quick steps; a checkpoint, a line or an evaluation at almost any moment.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import feature_names, tfds_sets
-from experiments.data import DataError
+from experiments.datasets import feature_names, tfds_sets
+from experiments.datasets.data import DataError
 
 LABEL = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
 DICT = "tensorflow_datasets.core.features.features_dict.FeaturesDict"

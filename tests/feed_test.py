@@ -8,9 +8,10 @@ import made_sets
 import numpy as np
 import pytest
 
-from experiments import data as data_lib
-from experiments import feed, loading, program, sharding, streaming
+from experiments import feed, program, sharding
 from experiments.config import Config
+from experiments.datasets import data as data_lib
+from experiments.datasets import loading, streaming
 
 ROWS, BATCH = 48, 16
 

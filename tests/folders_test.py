@@ -6,8 +6,8 @@ import made_sets
 import numpy as np
 import pytest
 
-from experiments import folders
-from experiments.data import DataError
+from experiments.datasets import folders
+from experiments.datasets.data import DataError
 
 
 def found(tmp_path, files):

@@ -27,10 +27,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from experiments import config as config_lib
-from experiments import evaluate, exit_codes, feed, flagfiles, loading, policies, report, train
+from experiments import evaluate, feed, flagfiles, policies, report, train
 from experiments import program as program_lib
 from experiments.config import Config
+from experiments.datasets import loading
 from experiments.evaluation import runner
+from experiments.lifecycle import exit_codes
 from experiments.reporting import report_page
 
 CODES = {value for name, value in vars(exit_codes).items() if name.isupper()}

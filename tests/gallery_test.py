@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import gallery, loading, policies
+from experiments import gallery, policies
+from experiments.datasets import loading
 
 
 @pytest.fixture(scope="module")

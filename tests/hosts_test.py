@@ -13,9 +13,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import exit_codes, hosts
+from experiments import hosts
 from experiments.config import Config
 from experiments.flagfiles import ConfigError
+from experiments.lifecycle import exit_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 100.0  # seconds after which a process is killed
@@ -164,7 +165,8 @@ PROGRAM = """
 import os, signal, sys, time
 import jax
 import numpy as np
-from experiments import exit_codes, hosts, sharding
+from experiments import hosts, sharding
+from experiments.lifecycle import exit_codes
 from experiments.config import Config
 
 port, number, victim, fault, patience = sys.argv[1], *map(int, sys.argv[2:4]), *sys.argv[4:]

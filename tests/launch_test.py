@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import exit_codes, launch
+from experiments import launch
+from experiments.lifecycle import exit_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 30.0  # seconds that anything is waited for

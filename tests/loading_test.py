@@ -1,4 +1,4 @@
-"""Laws of experiments.loading: the digits, hold-outs and options."""
+"""Laws of experiments.datasets.loading: the digits, hold-outs and options."""
 
 import dataclasses
 import types
@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from experiments import data, loading, order, sources
+from experiments.datasets import data, loading, order, sources
 
 
 def _keys(split):

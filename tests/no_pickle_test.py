@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import data as data_lib
-from experiments import decoded, uncertainty, untrusted
-from experiments.data import DataError, Split
+from experiments import uncertainty, untrusted
+from experiments.datasets import data as data_lib
+from experiments.datasets import decoded
+from experiments.datasets.data import DataError, Split
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [

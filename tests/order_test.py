@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments import order
+from experiments.datasets import order
 
 
 def test_an_order_is_a_permutation_of_its_own_for_each_seed_and_epoch():

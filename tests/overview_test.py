@@ -8,7 +8,7 @@ import pytest
 
 from experiments import overview
 from experiments.config import Config
-from experiments.data import Data, Split
+from experiments.datasets.data import Data, Split
 from experiments.loop import Plan
 
 FIGURES = {

@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from experiments import exit_codes
+from experiments.lifecycle import exit_codes
 
 BUSY = """
 import sys, jax, jax.numpy as jnp
-from experiments import process
+from experiments.lifecycle import process
 
 def main():
     step = jax.jit(lambda x: jax.lax.fori_loop(0, 2000, lambda _, x: jnp.tanh(x @ x), x))
@@ -42,7 +42,7 @@ def test_devices_are_not_looked_for_before_the_program_runs(tmp_path: Path):
     text = f"""
 import os
 before = os.environ.get("XLA_FLAGS", "")
-from experiments import process
+from experiments.lifecycle import process
 import jax
 
 def main():

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data as data_lib
-from experiments import loading, models, program, sharding
+from experiments import models, program, sharding
 from experiments.config import Config
+from experiments.datasets import data as data_lib
+from experiments.datasets import loading
 
 TINY = Config(model="mlp", batch_size=16)
 SHARED = dataclasses.replace(TINY, share_prefix=True, policy_options="mixup.layers=(2,)")

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments import read_ahead
-from experiments.data import DataError
+from experiments.datasets import read_ahead
+from experiments.datasets.data import DataError
 
 ROWS = 24
 

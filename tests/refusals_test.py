@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import exit_codes, refusals, train
+from experiments import refusals, train
 from experiments.checkpoint import Checkpoints
 from experiments.config import ConfigError
-from experiments.data import Data
+from experiments.datasets.data import Data
+from experiments.lifecycle import exit_codes
 from experiments.loop import Plan
 
 FLAGS = (

@@ -17,9 +17,10 @@ import numpy as np
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import loading, program, records, sharding, train
+from experiments import program, records, sharding, train
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
+from experiments.datasets import loading
 
 # Small enough to compile in a second, with BatchNorm, a mask policy, a gap and augmentation.
 TINY = (

@@ -15,8 +15,9 @@ import pytest
 import runs
 from jax.sharding import AxisType, Mesh
 
-from experiments import exit_codes, program, sharding
+from experiments import program, sharding
 from experiments.checkpoint import Checkpoints
+from experiments.lifecycle import exit_codes
 
 # With BatchNorm over the whole batch, partners from the other process, and a gap.
 FLAGS = (

@@ -9,12 +9,12 @@ import sys
 import pytest
 import runs
 
-from experiments import exit_codes
-from experiments.signals import Stop
+from experiments.lifecycle import exit_codes
+from experiments.lifecycle.signals import Stop
 
 LISTENING = """
 import hashlib, sys, time
-from experiments.signals import Stop
+from experiments.lifecycle.signals import Stop
 stop = Stop()
 stop.listen()
 {waits}

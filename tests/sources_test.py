@@ -1,4 +1,4 @@
-"""Laws of experiments.sources: what is read, and what is said of missing or damaged data."""
+"""Laws of datasets.sources: what is read, and what is said of missing or damaged data."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from made_sets import toy as _toy
 from made_sets import write as _write
 from PIL import Image
 
-from experiments import data, loading, sources
+from experiments.datasets import data, loading, sources
 
 
 @pytest.fixture(autouse=True)

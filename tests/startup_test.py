@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from experiments import startup
-from experiments.startup import Startup
+from experiments.lifecycle import startup
+from experiments.lifecycle.startup import Startup
 
 
 def test_parts_follow_each_other_and_sum_to_the_whole(monkeypatch: pytest.MonkeyPatch):

@@ -7,11 +7,11 @@ import made_sets
 import numpy as np
 import pytest
 
-from experiments import data, loading, streamed
 from experiments.config import Config
-from experiments.data import DataError, Split
-from experiments.decoding import View
-from experiments.streaming import Stream
+from experiments.datasets import data, loading, streamed
+from experiments.datasets.data import DataError, Split
+from experiments.datasets.decoding import View
+from experiments.datasets.streaming import Stream
 
 
 @pytest.fixture(scope="module")

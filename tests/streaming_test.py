@@ -14,8 +14,8 @@ import made_sets
 import numpy as np
 import pytest
 
-from experiments import data, loading, streaming
-from experiments.data import DataError
+from experiments.datasets import data, loading, streaming
+from experiments.datasets.data import DataError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BATCH, SEED = 6, 11
@@ -190,7 +190,7 @@ def test_an_image_of_another_size_and_a_label_that_is_none_are_named(tmp_path):
 
 PROGRAM = """
 import hashlib, multiprocessing, sys
-from experiments import loading, streaming
+from experiments.datasets import loading, streaming
 
 def main():
     name, first, workers = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -7,8 +7,8 @@ import made_sets
 import numpy as np
 import pytest
 
-from experiments import tfds_sets
-from experiments.data import DataError
+from experiments.datasets import tfds_sets
+from experiments.datasets.data import DataError
 
 
 @pytest.fixture(scope="module")

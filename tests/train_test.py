@@ -23,9 +23,11 @@ from runs import (
     wait_for,
 )
 
-from experiments import data as data_lib
-from experiments import exit_codes, loading, loop, program, sharding, train
-from experiments.data import DataError
+from experiments import loop, program, sharding, train
+from experiments.datasets import data as data_lib
+from experiments.datasets import loading
+from experiments.datasets.data import DataError
+from experiments.lifecycle import exit_codes
 
 
 def at_most_once(*functions):

@@ -9,9 +9,10 @@ import pytest
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import data as data_lib
-from experiments import loading, train, uncertainty
-from experiments.data import DataError
+from experiments import train, uncertainty
+from experiments.datasets import data as data_lib
+from experiments.datasets import loading
+from experiments.datasets.data import DataError
 
 WRONG = np.array([[True, False, True], [True, False, False]])
 

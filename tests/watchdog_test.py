@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import runs
 
-from experiments import exit_codes
-from experiments.watchdog import Watchdog
+from experiments.lifecycle import exit_codes
+from experiments.lifecycle.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_no_limit_is_no_thread(left):
 
 SUSPENDED = """
 import time
-from experiments.watchdog import Watchdog
+from experiments.lifecycle.watchdog import Watchdog
 with Watchdog(0.8) as watchdog:
     print("watches", flush=True)
     for _ in range(30):
@@ -83,7 +83,7 @@ def test_a_process_that_was_suspended_is_not_stuck():
 
 STUCK_IN_C = """
 import time, jax
-from experiments.watchdog import Watchdog
+from experiments.lifecycle.watchdog import Watchdog
 def hang(x):
     time.sleep(1000)
 step = jax.jit(lambda x: jax.pure_callback(hang, x, x)).lower(1.0).compile()
@@ -102,7 +102,7 @@ def test_a_step_that_hangs_on_a_device_is_ended_though_the_main_thread_is_inside
 STUCK_INPUT = """
 import sys, threading
 from experiments import loop, train
-from experiments.watchdog import Watchdog
+from experiments.lifecycle.watchdog import Watchdog
 import runs
 expects = Watchdog.expects
 def impatient(self, what):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data import stratified
+from experiments.datasets.data import stratified
 from experiments.evaluation.context import Context
 from semjax import metrics
 from semjax.robustness import calibration, ranking

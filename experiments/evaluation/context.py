@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from experiments.data import Data, Split
+from experiments.datasets.data import Data, Split
 from experiments.evaluation.plan import Plan
 from experiments.evaluation.store import Store
 from experiments.evaluation.subject import Answers, Subject, some_rows

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments import untrusted
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 from experiments.evaluation.context import Context
 from semjax import corruptions, metrics
 

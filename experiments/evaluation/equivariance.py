@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import semjax
-from experiments.data import Split, eval_batches
+from experiments.datasets.data import Split, eval_batches
 from experiments.evaluation.context import Context
 from experiments.evaluation.subject import some_rows, unit
 from experiments.policies import POLICIES

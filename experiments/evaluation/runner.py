@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import loading, records, untrusted
-from experiments.data import Data
+from experiments import records, untrusted
+from experiments.datasets import loading
+from experiments.datasets.data import Data
 from experiments.evaluation import (
     attacked,
     clean,

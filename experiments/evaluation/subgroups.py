@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import group_names
+from experiments.datasets.data import group_names
 from experiments.evaluation.context import Context, Skipped
 from semjax import metrics
 from semjax.robustness import grouping

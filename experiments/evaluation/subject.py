@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import semjax
-from experiments import data as data_lib
 from experiments import sharding
-from experiments.data import Split
+from experiments.datasets import data as data_lib
+from experiments.datasets.data import Split
 from semjax.hidden import run_model, takes_hidden
 
 

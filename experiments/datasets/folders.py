@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import decoding
-from experiments.data import DataError
-from experiments.decoding import Example
+from experiments.datasets import decoding
+from experiments.datasets.data import DataError
+from experiments.datasets.decoding import Example
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 

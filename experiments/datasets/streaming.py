@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments import data as data_lib
-from experiments import decoding, read_ahead
-from experiments.damage import Damaged, DamagedImage
-from experiments.data import DataError, Split
-from experiments.decoding import Example, View
-from experiments.read_ahead import Batch
+from experiments.datasets import data as data_lib
+from experiments.datasets import decoding, read_ahead
+from experiments.datasets.damage import Damaged, DamagedImage
+from experiments.datasets.data import DataError, Split
+from experiments.datasets.decoding import Example, View
+from experiments.datasets.read_ahead import Batch
 
 Shape = tuple[int, int, int]
 

@@ -2,7 +2,8 @@
 
 Each source yields images not yet decoded, with a name for error messages; one function has them
 decoded, on several threads, and checks that they fit together. What is decoded from files can be
-kept, see `experiments.decoded`. Sources that need not come into memory: `experiments.streaming`.
+kept, see `experiments.datasets.decoded`. Sources that need not come into memory:
+`experiments.datasets.streaming`.
 
 Dimension letters: N rows of a split, H W C image, K classes.
 """
@@ -18,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import decoded, decoding, folders, tfds_sets
-from experiments.damage import Damaged, DamagedImage
-from experiments.data import DataError, Split, fixed_order, stratified
-from experiments.decoding import Example, View
+from experiments.datasets import decoded, decoding, folders, tfds_sets
+from experiments.datasets.damage import Damaged, DamagedImage
+from experiments.datasets.data import DataError, Split, fixed_order, stratified
+from experiments.datasets.decoding import Example, View
 
 _DIGITS_TEST_ROWS = 360
 _READ_ROWS = 1024
@@ -71,7 +72,7 @@ def _scikit_learn_digits() -> tuple[np.ndarray, np.ndarray]:
 def folder(
     root: Path, image_size: int, *, cache: str = "none", damaged: str = "refuse"
 ) -> tuple[int, dict[str, Split]]:
-    """Returns (K, splits) of `root`/SPLIT/CLASS/*.{png,jpg,jpeg}, see `experiments.folders`.
+    """Returns (K, splits) of `root`/SPLIT/CLASS/*.{png,jpg,jpeg}, see `datasets.folders`.
 
     `cache` is that of `decoded.through`, `damaged` one of `damage.RULES`.
 

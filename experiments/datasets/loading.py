@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import embedded, sources, streamed
-from experiments import streaming as streaming_lib
-from experiments.data import Data, DataError, Split, fixed_order, stratified
-from experiments.streamed import StoredSet
+from experiments.datasets import embedded, sources, streamed
+from experiments.datasets import streaming as streaming_lib
+from experiments.datasets.data import Data, DataError, Split, fixed_order, stratified
+from experiments.datasets.streamed import StoredSet
 
 if TYPE_CHECKING:
     from experiments.config import Config
@@ -50,9 +50,9 @@ def load(
     | `folder:PATH` | images PATH/SPLIT/CLASS/*.{png,jpg,jpeg} | train, test | validation or val |
     | `NAME[/CONFIG][:VERSION]` | TFDS | train, test (without one: validation) | None |
 
-    `experiments.embedded` says what `digit_factors` and `coloured_digits` show; they have an image
-    size of their own, so that `image_size` 0 is 32 and 16. Of TFDS, `dsprites` and `shapes3d`
-    come with their factors, see `experiments.sources`.
+    `experiments.datasets.embedded` says what `digit_factors` and `coloured_digits` show; they have
+    an image size of their own, so that `image_size` 0 is 32 and 16. Of TFDS, `dsprites` and
+    `shapes3d` come with their factors, see `experiments.datasets.sources`.
 
     With a positive `validation_fraction` validation is that fraction of the train rows instead,
     stratified by label, and by group where there are groups, and train is the rest; rows made from
@@ -75,7 +75,8 @@ def load(
         and CIFAR-100 are also prepared from their official archive, without the network, when it
         lies in <data_dir>/downloads/manual/.
       cache: Where what is decoded from files is kept, to be mapped into memory the next time: a
-        folder, `auto` for one in the user's cache folder, or `none`. See `experiments.decoded`.
+        folder, `auto` for one in the user's cache folder, or `none`. See
+        `experiments.datasets.decoded`.
       streaming: `on`, `off`, or `auto`, which streams a folder or TFDS set whose pixels would take
         more than 4 GiB.
       random_resized_crop: Whether training rows are read for a random resized crop, see

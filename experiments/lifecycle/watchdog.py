@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Self, TextIO
 
-from experiments import exit_codes
+from experiments.lifecycle import exit_codes
 
 
 class Watchdog:

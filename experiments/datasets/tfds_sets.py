@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import cifar, decoding, feature_names
-from experiments.data import DataError
-from experiments.decoding import Example
+from experiments.datasets import cifar, decoding, feature_names
+from experiments.datasets.data import DataError
+from experiments.datasets.decoding import Example
 
 _NAME = re.compile(r"(\w+(?:/\w[\w.-]*)?)(?::(\d+\.\d+\.\d+))?", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments import untrusted
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -57,7 +57,7 @@ def prepare(name: str, data_dir: Path, *, download: bool = False) -> None:
       >>> prepare("cifar10", Path("/nowhere"))
       Traceback (most recent call last):
         ...
-      experiments.data.DataError: cifar10 is not prepared in /nowhere ...
+      experiments.datasets.data.DataError: cifar10 is not prepared in /nowhere ...
     """
     manual = data_dir / "downloads" / "manual" / ARCHIVES[name]
     if not manual.is_file() and not download:

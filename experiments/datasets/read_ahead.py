@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 
 # Rows that one thread reads in one go: few enough for all threads to work on one batch.
 _PART_ROWS = 16

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments.damage import DamagedImage
-from experiments.data import DataError
+from experiments.datasets.damage import DamagedImage
+from experiments.datasets.data import DataError
 
 if TYPE_CHECKING:
     import PIL.Image

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 
-from experiments import exit_codes
+from experiments.lifecycle import exit_codes
 
 _CODES = {signal.SIGTERM: exit_codes.PREEMPTED, signal.SIGINT: exit_codes.INTERRUPTED}
 

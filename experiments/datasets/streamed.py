@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import decoding, folders, streaming, tfds_sets
-from experiments.damage import Damaged, DamagedImage
-from experiments.data import DataError, Split, fixed_order, stratified
-from experiments.decoding import View
-from experiments.streaming import Pictures, Stored, Stream
+from experiments.datasets import decoding, folders, streaming, tfds_sets
+from experiments.datasets.damage import Damaged, DamagedImage
+from experiments.datasets.data import DataError, Split, fixed_order, stratified
+from experiments.datasets.decoding import View
+from experiments.datasets.streaming import Pictures, Stored, Stream
 
 STREAMING = ("auto", "on", "off")
 # Pixels above which `auto` streams.

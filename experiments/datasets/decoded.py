@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from experiments import untrusted
-from experiments.data import Split
+from experiments.datasets.data import Split
 
 Decoded = tuple[int, dict[str, Split]]  # the number of classes, and the splits by name
 Description = Mapping[str, Any]  # as JSON keeps it

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 
 from experiments import untrusted
-from experiments.data import DataError
+from experiments.datasets.data import DataError
 
 RULES = ("skip", "refuse")
 # So many are always allowed, above that one in a hundred.

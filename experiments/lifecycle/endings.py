@@ -2,10 +2,11 @@
 
 import dataclasses
 
-from experiments import exit_codes, hosts, out_of_memory, untrusted
+from experiments import hosts, untrusted
 from experiments.checkpoint import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from experiments.config import Config, ConfigError
-from experiments.data import DataError
+from experiments.datasets.data import DataError
+from experiments.lifecycle import exit_codes, out_of_memory
 from experiments.loop import DataLostError, Stopped, TrainingError
 
 
@@ -14,7 +15,7 @@ class Ending:
     """How a run ends.
 
     Attributes:
-      code: one of `experiments.exit_codes`.
+      code: one of `experiments.lifecycle.exit_codes`.
       line: what a person reads.
       together: whether all processes of the run end so, at the same step.
     """

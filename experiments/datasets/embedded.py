@@ -8,8 +8,8 @@ Dimension letters: N rows of a split, S the side of the canvas, H W C image.
 
 import numpy as np
 
-from experiments import sources
-from experiments.data import DataError, Split, stratified
+from experiments.datasets import sources
+from experiments.datasets.data import DataError, Split, stratified
 
 # Colours of `digit_factors`: red, yellow, green, cyan, blue and magenta.
 HUES = np.array([(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1)], np.float32)

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from experiments import compile_cache, exit_codes
+from experiments.lifecycle import compile_cache, exit_codes
 from semjax import cpu
 
 

@@ -15,7 +15,7 @@ from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 
-from experiments import order
+from experiments.datasets import order
 
 Sampling = Literal["uniform", "balanced"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
@@ -130,7 +130,7 @@ class Split:
 
 
 class Labelled(Protocol):
-    """What a `Split` and a stream of `experiments.streaming` have in common."""
+    """What a `Split` and a stream of `experiments.datasets.streaming` have in common."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -151,7 +151,7 @@ RowsT = TypeVar("RowsT", bound=Labelled)
 class Data(Generic[RowsT]):
     """A data set, split for training, model selection and the final figure.
 
-    Its splits lie in memory, or all of them are streams of `experiments.streaming`.
+    Its splits lie in memory, or all of them are streams of `experiments.datasets.streaming`.
 
     Attributes:
       name: what `load` was asked for.
