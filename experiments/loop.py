@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import hosts, uncertainty
+from experiments import owed as owed_lib
 from experiments import program as program_lib
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
@@ -26,11 +27,10 @@ from experiments.datasets.data import Data, DataError, Labelled
 from experiments.feed import evaluation_batches, feed
 from experiments.flight import IN_FLIGHT, Clock, one_by_one, wait_for
 from experiments.lifecycle import allocator
-from experiments.lifecycle import owed as owed_lib
-from experiments.lifecycle.owed import Owed
 from experiments.lifecycle.signals import Stop
 from experiments.lifecycle.startup import Startup
 from experiments.lifecycle.watchdog import Watchdog
+from experiments.owed import Owed
 from experiments.program import Program
 from experiments.progress import Progress
 from semjax import metrics

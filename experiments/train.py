@@ -40,12 +40,22 @@ import jax
 from absl import app, flags
 
 from experiments import config as config_lib
-from experiments import hosts, overview, records, refusals, sharding, uncertainty, untrusted
+from experiments import (
+    endings,
+    hosts,
+    overview,
+    owed,
+    records,
+    refusals,
+    sharding,
+    uncertainty,
+    untrusted,
+)
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.config import Config, ConfigError
 from experiments.datasets import loading
-from experiments.lifecycle import endings, exit_codes, owed, process
+from experiments.lifecycle import exit_codes, process
 from experiments.lifecycle.signals import Stop
 from experiments.lifecycle.startup import Startup, process_start
 from experiments.lifecycle.watchdog import Watchdog

@@ -1,1 +1,1 @@
-"""How a process starts, is stopped, gets stuck and ends."""
+"""How a process starts, hears signals, is watched, and leaves."""

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from experiments import hosts, untrusted
+from experiments import hosts, out_of_memory, untrusted
 from experiments.checkpoint import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from experiments.config import Config, ConfigError
 from experiments.datasets.data import DataError
-from experiments.lifecycle import exit_codes, out_of_memory
+from experiments.lifecycle import exit_codes
 from experiments.loop import DataLostError, Stopped, TrainingError
 
 
