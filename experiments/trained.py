@@ -300,11 +300,5 @@ def _inputs(workdir: Path, config: Config, data: Data | None) -> Inputs:
     if path.is_file():
         return Inputs.read(path)
     if data is None:
-        data = loading.load(
-            config.dataset,
-            data_dir=config.data_dir,
-            validation_fraction=config.validation_fraction,
-            image_size=config.image_size,
-            cache=config.data_cache,
-        )
+        data = loading.of_run(config, download=False)
     return Inputs.of(data)
