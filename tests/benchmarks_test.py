@@ -11,6 +11,7 @@ from benchmarks import policies as bench
 from benchmarks import streaming as streaming_bench
 
 
+@pytest.mark.long
 def test_policies_are_measured_and_reported():
     names = ("cutmix", "saliencymix")
     result = bench.measure("cnn", batch_size=8, size=8, rounds=1, names=names)

@@ -104,7 +104,7 @@ def test_batches_do_not_depend_on_the_order_they_are_asked_for():
 def test_batches_are_the_same_in_another_process():
     code = (
         "import numpy as np\n"
-        "from experiments import data\n"
+        "from experiments.datasets import data\n"
         "split = data.Split(np.zeros((40, 1, 1, 1), np.uint8), np.arange(40, dtype=np.int32))\n"
         "print(data.batch_at(split, 13, batch_size=7, seed=5)['label'].tolist())"
     )

@@ -112,15 +112,28 @@ def trained(name, kind, devices, groups=1):
     return step._cache_size(), logs, jax.device_get(state)
 
 
-each_policy = pytest.mark.parametrize("name", POLICIES)
+# Compiling is what takes time here: CI leaves out what differs little from another one, or compiles
+# for long, and programs without the gap, which are a part of those with it.
+ASKED_FOR = {
+    *("extrapolation", "cutmix min/max", "gridmix", "smoothmix"),
+    *("puzzlemix", "noisy_feature_mixup"),
+}
 
 
-# Compiling is what takes time here, so that not every pair is tried: a program without the gap is a
-# part of the one with it, and those that run the model first compile it once more.
+def in_ci_unless(asked_for, *values):
+    return pytest.param(*values, marks=[pytest.mark.long] if asked_for else [])
+
+
+each_policy = pytest.mark.parametrize(
+    "name", [in_ci_unless(name in ASKED_FOR, name) for name in POLICIES]
+)
+
+
+# Not every pair is tried: those that run the model first compile it once more.
 WITHOUT_GAP = {"mixup", "cutmix", "saliencymix", "manifold_mixup"}
 RUN_THE_MODEL_FIRST = {"attentive_cutmix", "puzzlemix", "alignmix"}
 CASES = [
-    (name, kind)
+    in_ci_unless(name in ASKED_FOR or kind != "pooled", name, kind)
     for name in POLICIES
     for kind in REPRESENTATIONS
     if (kind != "no sem" or name in WITHOUT_GAP)

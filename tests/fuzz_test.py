@@ -333,7 +333,7 @@ PROGRAMS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@cases(40, 3000)
+@cases(25, 3000)
 def test_a_damaged_run_directory_is_gone_on_with_or_refused(
     count: int, finished: Path, quick: None
 ) -> None:

@@ -6,6 +6,9 @@ import pytest
 from experiments import gallery, policies
 from experiments.datasets import loading
 
+# Compiling every policy on real pictures takes a minute.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def drawn():

@@ -21,7 +21,7 @@ def test_parts_follow_each_other_and_sum_to_the_whole(monkeypatch: pytest.Monkey
 
 
 def test_a_process_has_started_before_its_first_line_runs_and_after_it_was_asked_for():
-    program = "import time\nprint(time.monotonic())\nfrom experiments import startup\n"
+    program = "import time\nprint(time.monotonic())\nfrom experiments.lifecycle import startup\n"
     asked = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", program + "print(startup.process_start())"],

@@ -113,6 +113,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     assert_same_bits(workdir, finished)
 
 
+@pytest.mark.long
 def test_resumed_on_eight_devices_equals_one(finished: pathlib.Path, tmp_path: pathlib.Path):
     workdir = tmp_path / "moved"
     shutil.copytree(finished, workdir)

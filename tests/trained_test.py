@@ -57,6 +57,7 @@ def test_predictions_are_probabilities_of_bytes_or_of_their_fractions(
         run.predict(images[:, :4, :4])
 
 
+@pytest.mark.long
 def test_the_hook_is_handed_the_hidden_layers(finished: tuple[Path, dict]):
     run = trained.load(finished[0])
     seen = []
