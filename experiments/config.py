@@ -57,6 +57,9 @@ class Config:
         False, "download and prepare the data set when it is missing", keeps_result=True
     )
     data_cache: str = flag("auto", decoded.HELP, keeps_result=True)
+    classes: int = flag(
+        0, "keep the rows of the first so many classes only; 0: all of them", at_least=0
+    )
     image_size: int = flag(0, "side to which images are resized; 0 keeps theirs", at_least=0)
     streaming: str = flag(
         "auto",
@@ -93,6 +96,13 @@ class Config:
         "share of the training split held out for choosing the best checkpoint; 0 as published",
         at_least=0,
         below=1,
+    )
+
+    test_split: str = flag(
+        "test",
+        "the rows that test figures are of: test, or validation, so that options can be compared "
+        "without a look at the test split",
+        choices=("test", "validation"),
     )
 
     # The model.
@@ -177,8 +187,9 @@ class Config:
     distance: str = flag("mse", "distance of the gap", choices=losses.DISTANCES)
     representation: str = flag(
         "pooled",
-        "what the gap compares: pooled features, or the last feature map cell by cell",
-        choices=("pooled", "spatial"),
+        "what the gap compares: pooled features, the last feature map cell by cell (spatial), or "
+        "so the output of hidden layer 1, 2, ... (in a residual network a stage)",
+        choices=("pooled", "spatial", "layer1", "layer2", "layer3", "layer4"),
     )
     stop_gradient: str = flag(
         "none", "side of the gap that is held constant", choices=options.STOP_GRADIENTS
@@ -243,6 +254,12 @@ class Config:
     randaugment_layers: int = flag(2, "operations of RandAugment on a row", at_least=1)
     randaugment_magnitude: float = flag(
         9.0, "strength of RandAugment's operations, of 30", at_least=0, at_most=30
+    )
+    mixed_augmentation: str = flag(
+        "none",
+        "augmentation of the rows that are mixed alone, while the clean pass sees them without: "
+        "the gap then compares the mix of augmented rows with clean ones",
+        choices=("none", "augmix", "randaugment"),
     )
     cutout_size: int = flag(0, "side of the square that cutout blanks; 0: none", at_least=0)
 

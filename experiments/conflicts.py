@@ -80,7 +80,7 @@ def without_effect(config: "Config") -> list[str]:
         ("no --random_resized_crop", config.random_resized_crop, ("crop_scale",)),
         (
             f"--augmentation={config.augmentation}",
-            config.augmentation == "randaugment",
+            "randaugment" in (config.augmentation, config.mixed_augmentation),
             ("randaugment_layers", "randaugment_magnitude"),
         ),
     )
@@ -93,14 +93,17 @@ def without_effect(config: "Config") -> list[str]:
     ]
 
 
+def _layer(config: "Config") -> int:
+    return int(config.representation.removeprefix("layer"))
+
+
 def _conflicts(config: "Config", members: list[str]) -> list[tuple[bool, str]]:
     clean_pass = config.sem_weight > 0 or config.clean_weight > 0
     maps = [name for name in members if name in policies.NEEDS_FEATURE_MAP]
     sem_parts = options.fraction_parts(config.sem_fraction)
     every_clean_row = config.clean_weight > 0 or config.consistency_weight > 0
-    layers = policies.mixed_layers(
-        dataclasses.asdict(config), len(models.hidden_modules(config.model))
-    )
+    hidden_layers = len(models.hidden_modules(config.model))
+    layers = policies.mixed_layers(dataclasses.asdict(config), hidden_layers)
     return [
         (
             config.policy == "none" and clean_pass,
@@ -176,6 +179,31 @@ def _conflicts(config: "Config", members: list[str]) -> list[tuple[bool, str]]:
             config.share_prefix and config.remat,
             "--share_prefix: --remat computes the inside of blocks again, where the hidden "
             "layers are; allowed: one of the two",
+        ),
+        (
+            config.test_split == "validation" and not config.validation_fraction,
+            "--test_split=validation: needs --validation_fraction above 0; found 0",
+        ),
+        (
+            config.mixed_augmentation != "none" and (config.policy == "none" or not clean_pass),
+            f"--mixed_augmentation={config.mixed_augmentation}: needs mixed rows and a clean pass, "
+            "that is a --policy and --sem_weight or --clean_weight above 0; allowed without: "
+            "--augmentation",
+        ),
+        (
+            config.mixed_augmentation != "none"
+            and (config.consistency_weight > 0 or config.share_prefix),
+            f"--mixed_augmentation={config.mixed_augmentation}: allowed with "
+            "--consistency_weight=0 and without --share_prefix; found "
+            f"--consistency_weight={config.consistency_weight} "
+            f"--share_prefix={config.share_prefix}",
+        ),
+        (
+            config.representation.startswith("layer")
+            and (config.remat or config.model == "vit_s_16" or _layer(config) > hidden_layers),
+            f"--representation={config.representation}: --model={config.model} has the hidden "
+            f"layers 1 to {hidden_layers}, which are read without --remat and where they are no "
+            "tokens (vit_s_16)",
         ),
         (
             config.representation == "spatial" and config.model == "mlp",

@@ -251,7 +251,7 @@ def _loss_maker(
     config: Config, module: Any, policy: semjax.Policy | None
 ) -> Callable[[Collections | None], semjax.sem.SemLoss]:
     """`make_loss(model_state) -> sem_loss`, as `train_step` takes it."""
-    layers = models.hidden_modules(config.model)
+    layers, wanted = models.hidden_modules(config.model), config.representation
 
     def apply(
         model_state: Collections | None,
@@ -261,7 +261,12 @@ def _loss_maker(
         hidden: semjax.outputs.Hidden,
     ) -> semjax.Outputs:
         # No model here draws at random in its forward pass, so rng is not used.
-        with nn.intercept_methods(semjax.interceptor(hidden, layers)):
+        kept: dict[str, jax.Array] = {}
+
+        def keeping(layer: int, x: jax.Array) -> jax.Array:
+            return kept.setdefault(f"layer{layer}", hidden(layer, x))
+
+        with nn.intercept_methods(semjax.interceptor(keeping, layers)):
             features, new_state = module.apply(
                 {"params": params, **(model_state or {})},
                 images,
@@ -270,7 +275,7 @@ def _loss_maker(
             )
         return semjax.Outputs(
             logits=features.logits,
-            representation=getattr(features, config.representation),
+            representation=kept[wanted] if wanted in kept else getattr(features, wanted),
             feature_map=features.spatial,
             model_state=new_state or None,
         )
@@ -293,6 +298,7 @@ def _loss_maker(
             "share_prefix",
         )
     }
+    options["mixed_from"] = "image" if config.mixed_augmentation == "none" else "views"
     return lambda model_state: semjax.make_sem_loss(
         functools.partial(apply, model_state), policy=policy, schedule=ramp, **options
     )
@@ -335,21 +341,31 @@ def _augmentation(config: Config, data: Data) -> Callable[..., Any]:
             for view_key in jax.random.split(views_key):
                 mix_key, hole_key = jax.random.split(view_key)
                 views.append(scaled(hole_key, augmix.augmix(mix_key, images)))
-        if config.augmentation == "augmix":
-            images = augmix.augmix(pixel_key, images)
-        if config.augmentation == "randaugment":
-            images = randaugment.randaugment(
-                pixel_key,
-                images,
-                layers=config.randaugment_layers,
-                magnitude=config.randaugment_magnitude,
-            )
+        if config.mixed_augmentation != "none":
+            mix_key, hole_key = jax.random.split(views_key)
+            changed = _augmented(config, config.mixed_augmentation, mix_key, images)
+            views.append(scaled(hole_key, changed))
+        images = _augmented(config, config.augmentation, pixel_key, images)
         if pictures is not None:
             images = pixmix.pixmix(pixel_key, images, pictures)
         images = scaled(cutout_key, images)
         return {"image": images, "views": jnp.stack(views, axis=1)} if views else images
 
     return apply
+
+
+def _augmented(config: Config, name: str, key: jax.Array, images: jax.Array) -> jax.Array:
+    """AugMix or RandAugment of pixels; under another name the images as they are."""
+    if name == "augmix":
+        return augmix.augmix(key, images)
+    if name == "randaugment":
+        return randaugment.randaugment(
+            key,
+            images,
+            layers=config.randaugment_layers,
+            magnitude=config.randaugment_magnitude,
+        )
+    return images
 
 
 def _logits_fn(module: Any, data: Data) -> Callable[[Any, Any, jax.Array], jax.Array]:

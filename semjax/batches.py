@@ -79,12 +79,15 @@ def main_input(images: Any) -> jax.Array:
     return next((leaf for leaf in leaves if leaf.ndim == 4), leaves[0])
 
 
-def check_views(batch: Mapping[str, Any], images: Any) -> jax.Array:
+def check_views(
+    batch: Mapping[str, Any], images: Any, *, asked_by: str = "consistency_weight"
+) -> jax.Array:
     """The augmented copies of a batch, or a clear error.
 
     Args:
       batch: as for `semjax.make_sem_loss`.
       images: its one input, [B, ...].
+      asked_by: the option that needs them, for the message.
 
     Returns:
       Floating [B, V, ...], V at least 1.
@@ -101,14 +104,14 @@ def check_views(batch: Mapping[str, Any], images: Any) -> jax.Array:
     """
     if not isinstance(images, jax.Array):
         raise ValueError(
-            "consistency_weight is for one input; batch['image'] is a tree of "
+            f"{asked_by} is for one input; batch['image'] is a tree of "
             f"{len(jax.tree.leaves(images))}"
         )
     views = batch.get("views")
     shape = None if views is None else jnp.shape(views)
     if shape is None or len(shape) < 3 or (shape[0], *shape[2:]) != images.shape or not shape[1]:
         raise ValueError(
-            "consistency_weight needs batch['views'], augmented copies [B, V, ...] of images of "
+            f"{asked_by} needs batch['views'], augmented copies [B, V, ...] of images of "
             f"shape {images.shape}; found {shape}"
         )
     views = jnp.asarray(views)

@@ -17,6 +17,8 @@ Passes = Literal["separate", "joint"]
 PASSES: tuple[str, ...] = get_args(Passes)
 StateFrom = Literal["mixed", "clean", "both"]
 STATE_FROMS: tuple[str, ...] = get_args(StateFrom)
+MixedFrom = Literal["image", "views"]
+MIXED_FROMS: tuple[str, ...] = get_args(MixedFrom)
 Reduction = Literal["sum", "mean"]
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)
 Weight = float | jax.Array | Callable[[jax.Array], ArrayLike]
@@ -40,6 +42,7 @@ class Options:
       passes: as there.
       state_from: as there.
       share_prefix: as there.
+      mixed_from: as there.
       axis_name: as there.
       mixes: whether there is a policy.
 
@@ -66,6 +69,7 @@ class Options:
     passes: str = "separate"
     state_from: str = "mixed"
     share_prefix: bool = False
+    mixed_from: str = "image"
     axis_name: str | None = None
     mixes: bool = True
 
@@ -78,6 +82,7 @@ class Options:
             ("reduction", REDUCTIONS),
             ("passes", PASSES),
             ("state_from", STATE_FROMS),
+            ("mixed_from", MIXED_FROMS),
         ):
             _check_choice(name, getattr(self, name), allowed)
         for name in ("sem_weight", "clean_weight", "consistency_weight"):
@@ -110,6 +115,10 @@ class Options:
                 f"and sem_weight or clean_weight above 0; found passes={self.passes!r}, "
                 f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}"
             )
+        if self.mixed_from == "views" and not self.mixes:
+            raise ValueError(
+                "mixed_from='views' is what the mixed rows are made of, and policy=None mixes nothing"
+            )
         self._check_share_prefix()
 
     def _check_fraction(self) -> None:
@@ -137,13 +146,15 @@ class Options:
             (self.needs_clean, "a clean pass: sem_weight or clean_weight above 0"),
             (self.passes == "separate", "a clean pass of its own: passes='separate'"),
             (self.sem_parts == 1, "all clean rows to be forwarded: sem_fraction=1"),
+            (self.mixed_from == "image", "both passes of the same rows: mixed_from='image'"),
         ):
             if not met:
                 raise ValueError(
                     f"share_prefix={self.share_prefix!r} lets the clean pass go on from what the "
                     f"mixed pass computed, which needs {needed}; found "
                     f"sem_weight={self.sem_weight!r}, clean_weight={self.clean_weight!r}, "
-                    f"passes={self.passes!r}, sem_fraction={self.sem_fraction!r}"
+                    f"passes={self.passes!r}, sem_fraction={self.sem_fraction!r}, "
+                    f"mixed_from={self.mixed_from!r}"
                     f"{'' if self.mixes else ', policy=None'}"
                 )
 

@@ -28,7 +28,15 @@ from semjax.losses import (
     jensen_shannon,
 )
 from semjax.mixing import Mix, interpolate, interpolate_spatial, unmixed
-from semjax.options import Options, Passes, Reduction, StateFrom, StopGradient, Weight
+from semjax.options import (
+    MixedFrom,
+    Options,
+    Passes,
+    Reduction,
+    StateFrom,
+    StopGradient,
+    Weight,
+)
 from semjax.outputs import ApplyFn, Hidden, Outputs
 from semjax.policies import Policy, mixup
 from semjax.probing import ModelProbe
@@ -65,6 +73,7 @@ def make_sem_loss(
     passes: Passes = "separate",
     state_from: StateFrom = "mixed",
     share_prefix: bool = False,
+    mixed_from: MixedFrom = "image",
     axis_name: str | None = None,
 ) -> SemLoss:
     """Makes the semantic-equivariant mixup loss of a model.
@@ -142,6 +151,9 @@ def make_sem_loss(
         apply_fn must call the hook outside of transformations of its own (jax.jit, jax.checkpoint,
         jax.lax.scan). What it draws at random before the layer is one draw for both passes; the
         state of the clean pass (state_from) is of another.
+      mixed_from: what the mixed rows are made of: "image", the clean rows themselves, or "views",
+        the first augmented copy of each, batch["views"][:, 0]. The gap then asks that a mix of
+        augmented rows is represented as the mix of the clean ones is.
       axis_name: the axis the batch is sharded over inside pmap or shard_map, where `batch` is the
         shard and rng the same on every shard. The mix is drawn for the global batch and sliced;
         partners must stay in the shard (the policy's groups a multiple of the shards). The loss is
@@ -159,7 +171,7 @@ def make_sem_loss(
       | step | optional i32[], needed by schedules |
       | group | optional i32[B], needed by pairings that look at it |
       | sample_weight | optional f32[B], weights of the rows' labels in both label losses |
-      | views | [B, V, ...], augmented copies, needed by consistency_weight |
+      | views | [B, V, ...], augmented copies, for consistency_weight and mixed_from="views" |
       | mix | optional Mix drawn beforehand, instead of the policy's draw |
 
       `aux` is a dict of f32[], 0 where the term is not part of the program, and of the state:
@@ -220,6 +232,7 @@ def make_sem_loss(
         passes=passes,
         state_from=state_from,
         share_prefix=share_prefix,
+        mixed_from=mixed_from,
         axis_name=axis_name,
     )
 
@@ -242,9 +255,12 @@ def make_sem_loss(
         )
         mix = mix_of(keys.mix, policy, shown, axis_name, probe)
         # Without a policy not even an identity is applied: it would gather every row for nothing.
-        mixed_images = images
+        mixed_images = source = images
+        if options.mixed_from == "views":
+            views = check_views(batch, images, asked_by="mixed_from='views'")
+            source = rows.zero_padding(views[:, 0])
         if options.mixes:
-            mixed_images = jax.tree.map(lambda x: input_mix(mix, x), images)
+            mixed_images = jax.tree.map(lambda x: input_mix(mix, x), source)
         inputs = [(mixed_images, keys.mixed)]
         measured = _measured(mix, rows, batch.get("valid"), options)
         if options.needs_clean:

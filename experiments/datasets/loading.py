@@ -31,6 +31,8 @@ def load(
     *,
     data_dir: str = "",
     validation_fraction: float = 0.0,
+    test_split: str = "test",
+    classes: int = 0,
     image_size: int = 0,
     download: bool = False,
     cache: str = "none",
@@ -69,6 +71,9 @@ def load(
       name: As in the table.
       data_dir: TFDS's root directory. Empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       validation_fraction: In [0, 1).
+      test_split: `test`, or `validation`: what stands as the test split is then the validation
+        rows, so that options can be compared without a look at the test rows.
+      classes: If positive, only the rows of the first so many classes are kept.
       image_size: If positive, every image is resized (bilinear, anti-aliased, aspect ratio not
         kept) to image_size x image_size; if 0, all images must be of one size already.
       download: Whether a TFDS set that is not prepared yet may be fetched and prepared. CIFAR-10
@@ -102,6 +107,10 @@ def load(
     """
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must be in [0, 1), got {validation_fraction}")
+    if test_split not in ("test", "validation"):
+        raise ValueError(f"test_split must be test or validation; got {test_split!r}")
+    if classes < 0 or classes == 1:
+        raise ValueError(f"classes must be 0, for all, or at least 2; got {classes}")
     if image_size < 0:
         raise ValueError(f"image_size must be 0 or positive, got {image_size}")
     if streaming not in streamed.STREAMING:
@@ -112,6 +121,11 @@ def load(
     if streaming != "off":
         asked = streaming == "on" or random_resized_crop
         stored = _stored(name, data_dir, image_size, download, asked=asked)
+    if stored is not None and (classes or test_split != "test"):
+        raise DataError(
+            f"{name} is streamed: --classes and --test_split=validation need rows in memory "
+            "(--streaming=off)"
+        )
     if stored is not None:
         found = streamed.streams(
             stored,
@@ -133,8 +147,14 @@ def load(
             std,
         )
     num_classes, splits = _read(name, data_dir, image_size, download, cache, damaged)
+    if classes:
+        num_classes, splits = _first_classes(name, num_classes, splits, classes)
     if validation_fraction:
         splits["train"], splits["validation"] = _hold_out(splits["train"], validation_fraction)
+    if test_split == "validation":
+        if "validation" not in splits:
+            raise DataError(f"{name} has no validation rows; --validation_fraction holds some out")
+        splits["test"] = splits.pop("validation")
     _check_same_size(name, splits)
     mean, std = _moments(splits["train"].image)
     groups = [split.group.max() for split in splits.values() if split.group is not None]
@@ -172,6 +192,8 @@ def of_run(config: "Config", **changes: Any) -> Data:
     options: dict[str, Any] = {
         "data_dir": config.data_dir,
         "validation_fraction": config.validation_fraction,
+        "test_split": config.test_split,
+        "classes": config.classes,
         "image_size": config.image_size,
         "download": config.download,
         "cache": config.data_cache,
@@ -299,6 +321,15 @@ def _folder(name: str) -> Path:
 def _tfds_root(data_dir: str) -> Path:
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     return root.expanduser().absolute()
+
+
+def _first_classes(
+    name: str, num_classes: int, splits: dict[str, Split], classes: int
+) -> tuple[int, dict[str, Split]]:
+    """The rows of the first classes of every split."""
+    if classes > num_classes:
+        raise DataError(f"--classes={classes}: {name} has {num_classes} classes")
+    return classes, {key: split.take(split.label < classes) for key, split in splits.items()}
 
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
