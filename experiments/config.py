@@ -257,8 +257,8 @@ class Config:
     )
     mixed_augmentation: str = flag(
         "none",
-        "augmentation of the rows that are mixed alone, while the clean pass sees them without: "
-        "the gap then compares the mix of augmented rows with clean ones",
+        "augmentation of the rows that are mixed alone, in place of --augmentation, which the "
+        "clean pass sees: the gap then compares the mix of augmented rows with clean ones",
         choices=("none", "augmix", "randaugment"),
     )
     cutout_size: int = flag(0, "side of the square that cutout blanks; 0: none", at_least=0)

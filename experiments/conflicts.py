@@ -181,7 +181,13 @@ def _conflicts(config: "Config", members: list[str]) -> list[tuple[bool, str]]:
             "layers are; allowed: one of the two",
         ),
         (
-            config.test_split == "validation" and not config.validation_fraction,
+            config.classes == 1,
+            "--classes=1: must be 0, for all of them, or at least 2",
+        ),
+        (
+            # A folder may have validation rows of its own, which is known when it is read.
+            config.test_split == "validation"
+            and not (config.validation_fraction or config.dataset.startswith("folder:")),
             "--test_split=validation: needs --validation_fraction above 0; found 0",
         ),
         (
@@ -204,6 +210,14 @@ def _conflicts(config: "Config", members: list[str]) -> list[tuple[bool, str]]:
             f"--representation={config.representation}: --model={config.model} has the hidden "
             f"layers 1 to {hidden_layers}, which are read without --remat and where they are no "
             "tokens (vit_s_16)",
+        ),
+        (
+            config.representation.startswith("layer")
+            and config.sem_weight > 0
+            and max(layers, default=0) >= _layer(config),
+            f"--representation={config.representation}: rows must be mixed before that layer, or "
+            f"what the gap compares there is not mixed yet; found --policy={config.policy}, which "
+            f"mixes at the layers {layers} (0: the input)",
         ),
         (
             config.representation == "spatial" and config.model == "mlp",

@@ -28,18 +28,8 @@ from absl import app, flags
 from experiments import flagfields, untrusted
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
-from experiments.lifecycle import exit_codes
+from experiments.lifecycle import children, exit_codes
 
-# What becomes a process of the run: asks Linux to kill it when its parent, the launcher, is gone.
-# (Between fork and exec it would be quicker, but a program that has loaded JAX must not fork.)
-_DIES_WITH = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):  # gone already
-    os._exit(128 + signal.SIGKILL)
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
 _POLL = 0.05  # seconds between looks at the processes
 
 
@@ -111,7 +101,7 @@ class _Group:
 
     def __exit__(self, *error: object) -> None:
         for process in self._running:
-            _kill_with_its_own(process)
+            children.kill_with_its_own(process)
         for reader in self._readers:
             reader.join(timeout=5)
         for number, handler in self._previous.items():
@@ -120,10 +110,8 @@ class _Group:
     def start(self, command: Sequence[str], environment: dict[str, str], *, prefix: str) -> None:
         """Starts one more; one with a prefix is heard on stderr alone."""
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        if sys.platform == "linux":
-            command = [sys.executable, "-I", "-S", "-c", _DIES_WITH, str(os.getpid()), *command]
         process = subprocess.Popen(
-            command,
+            children.bound(command),
             env=environment,
             stdin=subprocess.DEVNULL,
             # A terminal's Ctrl-C is for the launcher, which passes it on, once.
@@ -154,7 +142,7 @@ class _Group:
             if time.monotonic() > end:
                 print(f"error: {len(running)} processes killed: they did not end", file=sys.stderr)
                 for process in running:
-                    _kill_with_its_own(process)
+                    children.kill_with_its_own(process)
             time.sleep(_POLL)
         return code or _first_bad(self._running)
 
@@ -169,13 +157,6 @@ def _first_bad(processes: Sequence[subprocess.Popen]) -> int:
     codes = [process.returncode for process in processes if process.returncode]
     codes.sort(key=lambda code: code == exit_codes.PEER_LOST)
     return (codes[0] if codes[0] > 0 else 128 - codes[0]) if codes else 0
-
-
-def _kill_with_its_own(process: subprocess.Popen) -> None:
-    """Kills a process and those that it has started, such as readers of data."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
-    process.wait()
 
 
 def _pass_on(pipe: IO[bytes], prefix: str) -> None:

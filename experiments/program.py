@@ -102,14 +102,13 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
     )
     policy = policies.build(dataclasses.asdict(config), len(models.hidden_modules(config.model)))
     policy = policy and sharding.drawn_replicated(policy, mesh)
-    augment_rows = _augmentation(config, data)
 
     def compiled(config: Config) -> Step:
         train_step = functools.partial(
             training.train_step,
             make_loss=_loss_maker(config, module, policy),
             optimizer=optimizer,
-            augment=augment_rows,
+            augment=_augmentation(config, data),
             ema_decay=config.ema_decay,
             accumulate=config.accumulate,
             policy=policy,
@@ -183,14 +182,19 @@ def state_template(
 def without_gap(config: Config) -> Config:
     """What a step is that leaves the gap out: the same, without what belongs to the gap.
 
+    Where it has no clean pass, --mixed_augmentation is the augmentation of all rows that are left.
+
     Args:
       config: what the run is.
 
     Returns:
       A Config that is good for its steps alone.
     """
+    mixed_alone = config.mixed_augmentation != "none" and config.clean_weight == 0
     return dataclasses.replace(
         config,
+        augmentation=config.mixed_augmentation if mixed_alone else config.augmentation,
+        mixed_augmentation="none" if mixed_alone else config.mixed_augmentation,
         sem_weight=0.0,
         sem_ramp_steps=0,
         sem_every=1,
@@ -261,10 +265,14 @@ def _loss_maker(
         hidden: semjax.outputs.Hidden,
     ) -> semjax.Outputs:
         # No model here draws at random in its forward pass, so rng is not used.
-        kept: dict[str, jax.Array] = {}
+        kept: list[jax.Array] = []
 
         def keeping(layer: int, x: jax.Array) -> jax.Array:
-            return kept.setdefault(f"layer{layer}", hidden(layer, x))
+            x = hidden(layer, x)
+            # No other: what a model computes inside of jax.checkpoint must not be held.
+            if wanted == f"layer{layer}":
+                kept.append(x)
+            return x
 
         with nn.intercept_methods(semjax.interceptor(keeping, layers)):
             features, new_state = module.apply(
@@ -275,7 +283,7 @@ def _loss_maker(
             )
         return semjax.Outputs(
             logits=features.logits,
-            representation=kept[wanted] if wanted in kept else getattr(features, wanted),
+            representation=kept[0] if kept else getattr(features, wanted),
             feature_map=features.spatial,
             model_state=new_state or None,
         )

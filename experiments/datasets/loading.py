@@ -329,7 +329,11 @@ def _first_classes(
     """The rows of the first classes of every split."""
     if classes > num_classes:
         raise DataError(f"--classes={classes}: {name} has {num_classes} classes")
-    return classes, {key: split.take(split.label < classes) for key, split in splits.items()}
+    kept = {key: split.take(split.label < classes) for key, split in splits.items()}
+    for key, split in kept.items():
+        if not len(split):
+            raise DataError(f"--classes={classes}: split {key} of {name} has no row of them")
+    return classes, kept
 
 
 def _hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
