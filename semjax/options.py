@@ -117,7 +117,8 @@ class Options:
             )
         if self.mixed_from == "views" and not self.mixes:
             raise ValueError(
-                "mixed_from='views' is what the mixed rows are made of, and policy=None mixes nothing"
+                "mixed_from='views' is what the mixed rows are made of, but policy=None mixes "
+                "nothing; allowed: 'image'"
             )
         self._check_share_prefix()
 

@@ -153,7 +153,8 @@ def make_sem_loss(
         state of the clean pass (state_from) is of another.
       mixed_from: what the mixed rows are made of: "image", the clean rows themselves, or "views",
         the first augmented copy of each, batch["views"][:, 0]. The gap then asks that a mix of
-        augmented rows is represented as the mix of the clean ones is.
+        augmented rows is represented as the mix of the clean ones is. Policies that look at the
+        model are shown the clean rows.
       axis_name: the axis the batch is sharded over inside pmap or shard_map, where `batch` is the
         shard and rng the same on every shard. The mix is drawn for the global batch and sliced;
         partners must stay in the shard (the policy's groups a multiple of the shards). The loss is

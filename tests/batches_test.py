@@ -39,6 +39,17 @@ def test_views_have_the_shape_of_the_images():
         check_views({"views": jnp.ones((2, 3, 4), int)}, jnp.ones((2, 4)))
 
 
+@pytest.mark.parametrize("asked_by", ["consistency_weight", "mixed_from='views'"])
+def test_the_option_that_needs_views_is_named(asked_by):
+    image, option = jnp.ones((2, 4)), {"asked_by": asked_by}
+    assert check_views({"views": jnp.ones((2, 1, 4))}, image, **option).shape == (2, 1, 4)
+    for views in (None, jnp.ones((2, 0, 4)), jnp.ones((2, 4))):
+        with pytest.raises(ValueError, match=rf"^{asked_by} needs batch\['views'\]"):
+            check_views({"views": views}, image, **option)
+    with pytest.raises(ValueError, match=rf"^{asked_by} is for one input; .* a tree of 2"):
+        check_views({"views": image}, {"a": image, "b": image}, **option)
+
+
 def test_weights_of_padding_are_zero():
     rows = Rows(2, jnp.array([True, False]))
     assert sample_weights({"sample_weight": [2.0, jnp.nan]}, rows).tolist() == [2, 0]

@@ -54,6 +54,7 @@ def test_every_flag_reaches_the_config():
     assert parse("--share_prefix", "--policy_options=mixup.layers=(1,)").share_prefix
     assert parse("--nesterov").nesterov
     assert parse("--representation=spatial").representation == "spatial"
+    assert parse("--mixed_augmentation=augmix").mixed_augmentation == "augmix"
     assert parse("--pairing_groups=2", "--accumulate=2").accumulate == 2
     crops = parse("--random_resized_crop", "--image_size=8", "--stored_size=12", "--crop_scale=0.3")
     assert (crops.random_resized_crop, crops.stored_size, crops.crop_scale) == (True, 12, 0.3)
@@ -63,7 +64,7 @@ APART = (
     *("policy", "policy_probabilities", "policy_options", "mix_from_step", "mix_until_step"),
     *("umix_from", "umix_first_step"),
     *("sem_weight", "sem_fraction", "share_prefix", "nesterov", "representation"),
-    "accumulate",
+    *("mixed_augmentation", "accumulate"),
     *("random_resized_crop", "stored_size"),
 )
 
@@ -71,6 +72,7 @@ APART = (
 def _another_value(field: dataclasses.Field) -> object:
     special = {
         "dataset": "cifar100",
+        "classes": 4,  # one class is no classification
         "model": "wrn_16_2",
         "weight_scope": "pair",
         "pairing_groups": 2,

@@ -36,6 +36,10 @@ def test_flags_without_effect_are_named():
         "--crop_scale (no --random_resized_crop)",
         "--randaugment_layers (--augmentation=none)",
     ]
+    found = parse("--mixed_augmentation=augmix", "--randaugment_layers=3").without_effect()
+    assert found == ["--randaugment_layers (--augmentation=none)"]
+    used = parse("--mixed_augmentation=randaugment", "--randaugment_layers=3")
+    assert used.without_effect() == []
 
 
 @pytest.mark.parametrize(
@@ -85,9 +89,86 @@ def test_flags_without_effect_are_named():
         ([*SHARED, "--sem_fraction=0.5", "--pairing_groups=2"], "--sem_fraction=0.5"),
         ([*SHARED, "--model=resnet20", "--remat"], "--share_prefix: --remat computes"),
         (["--nesterov", "--optimizer=adamw"], "--nesterov"),
+        (["--classes=1"], "--classes=1: must be 0, for all of them, or at least 2"),
+        (["--classes=-2"], "--classes=-2: must be at least 0"),
+        (["--test_split=train"], "--test_split=train"),
+        (["--test_split=validation"], "needs --validation_fraction above 0; found 0"),
+        (["--mixed_augmentation=pixmix"], "--mixed_augmentation=pixmix"),
+        (
+            ["--mixed_augmentation=augmix", "--sem_weight=0"],
+            "--mixed_augmentation=augmix: needs mixed rows and a clean pass",
+        ),
+        (
+            ["--mixed_augmentation=randaugment", "--policy=none", "--consistency_weight=1"],
+            "--policy=none: nothing is mixed",
+        ),
+        (
+            [
+                *("--mixed_augmentation=randaugment", "--policy=none"),
+                *("--sem_weight=0", "--consistency_weight=1"),
+            ],
+            "--mixed_augmentation=randaugment: needs mixed rows and a clean pass",
+        ),
+        (
+            ["--mixed_augmentation=augmix", "--consistency_weight=2"],
+            "found --consistency_weight=2.0 --share_prefix=False",
+        ),
+        (
+            ["--mixed_augmentation=augmix", *SHARED],
+            "found --consistency_weight=0.0 --share_prefix=True",
+        ),
+        (["--representation=layer0"], "--representation=layer0"),
+        (
+            ["--representation=layer4"],
+            "--representation=layer4: --model=cnn has the hidden layers 1 to 3",
+        ),
+        (["--model=mlp", "--representation=layer3"], "--model=mlp has the hidden layers 1 to 2"),
+        (
+            ["--model=resnet20", "--remat", "--representation=layer1"],
+            "--representation=layer1: --model=resnet20 has the hidden layers 1 to 3, which are "
+            "read without --remat",
+        ),
+        (["--model=vit_s_16", "--representation=layer1"], "where they are no tokens (vit_s_16)"),
+        (
+            ["--representation=layer2", "--policy=manifold_mixup"],
+            "--representation=layer2: rows must be mixed before that layer, or what the gap "
+            "compares there is not mixed yet; found --policy=manifold_mixup, which mixes at the "
+            "layers (0, 1, 2)",
+        ),
+        (
+            ["--representation=layer1", "--policy_options=mixup.layers=(1,)"],
+            "which mixes at the layers (1,)",
+        ),
+        (["--representation=layer3", "--policy=alignmix"], "which mixes at the layers (3,)"),
     ],
 )
 def test_flags_that_exclude_each_other_are_one_message(args: list[str], message: str):
     with pytest.raises(ConfigError) as error:
         parse(*args)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--classes=2"],
+        ["--test_split=validation", "--validation_fraction=0.1"],
+        # Which may have validation rows of its own.
+        ["--test_split=validation", "--dataset=folder:pictures"],
+        ["--mixed_augmentation=augmix"],
+        ["--mixed_augmentation=randaugment", "--sem_weight=0", "--clean_weight=1"],
+        ["--mixed_augmentation=augmix", "--augmentation=pixmix", "--sem_every=2"],
+        ["--mixed_augmentation=augmix", "--accumulate=2", "--pairing_groups=2"],
+        ["--model=mlp", "--representation=layer2"],
+        ["--model=resnet18", "--representation=layer4"],
+        ["--representation=layer3", "--policy=manifold_mixup"],
+        # Without a gap nothing is compared.
+        ["--representation=layer1", "--policy=manifold_mixup", "--sem_weight=0"],
+        ["--representation=layer1", "--policy=none", "--sem_weight=0"],
+    ],
+    ids=" ".join,
+)
+def test_flags_that_go_together_are_taken(args: list[str]):
+    config = parse(*args)
+    for name, _, value in (arg.removeprefix("--").partition("=") for arg in args):
+        assert str(getattr(config, name)).removesuffix(".0") == value

@@ -3,9 +3,11 @@
 import dataclasses
 import types
 
+import made_sets
 import numpy as np
 import pytest
 
+from experiments.config import Config
 from experiments.datasets import data, loading, order, sources
 
 
@@ -159,6 +161,101 @@ def test_renderings_of_one_digit_are_held_out_together():
     np.testing.assert_array_equal(held.image, whole.image[rows])
     for name, values in whole.factors.items():
         np.testing.assert_array_equal(held.factors[name], values[rows])
+
+
+@pytest.mark.parametrize("classes", [2, 7, 10])
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_the_first_classes_are_kept_in_every_split(digits, classes, fraction):
+    found = loading.load("digits", classes=classes, validation_fraction=fraction)
+    assert found.num_classes == classes
+    held = [] if found.validation is None else _keys(found.validation)
+    assert bool(held) == bool(fraction)
+    for rows, whole in (
+        (_keys(found.train) + held, digits.train),
+        (_keys(found.test), digits.test),
+    ):
+        wanted = [row for row in _keys(whole) if row[1] < classes]
+        assert sorted(rows) == sorted(wanted)
+        assert {label for _, label in rows} == set(range(classes))
+    scaled = found.train.image / 255
+    np.testing.assert_allclose(found.mean, [scaled.mean()], rtol=1e-6)
+
+
+def test_rows_of_the_first_classes_keep_what_is_known_of_them():
+    whole = loading.load("digit_factors", image_size=16)
+    few = loading.load("digit_factors", image_size=16, classes=3)
+    for split in ("train", "test"):
+        rows = np.flatnonzero(getattr(whole, split).label < 3)
+        kept = getattr(few, split)
+        np.testing.assert_array_equal(kept.source, getattr(whole, split).source[rows])
+        for name, values in getattr(whole, split).factors.items():
+            np.testing.assert_array_equal(kept.factors[name], values[rows])
+
+
+def test_more_classes_than_there_are_and_fewer_than_two_are_refused():
+    with pytest.raises(data.DataError, match=r"^--classes=11: digits has 10 classes$"):
+        loading.load("digits", classes=11)
+    for classes in (1, -1):
+        with pytest.raises(ValueError, match=f"0, for all, or at least 2; got {classes}"):
+            loading.load("digits", classes=classes)
+
+
+def test_a_split_without_the_first_classes_is_refused(tmp_path):
+    names = ("train/a/1", "train/b/2", "train/c/3", "test/c/4")
+    source = made_sets.write(tmp_path, {f"{name}.png": made_sets.colour(9) for name in names})
+    assert len(loading.load(source, classes=3).test) == 1
+    with pytest.raises(data.DataError, match=r"^--classes=2: split test of .* has no row of them"):
+        loading.load(source, classes=2)
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_the_validation_rows_can_stand_as_the_test_split(digits, classes):
+    options = {"validation_fraction": 0.25, "classes": classes}
+    usual = loading.load("digits", **options)
+    found = loading.load("digits", test_split="validation", **options)
+    assert found.validation is None
+    assert _keys(found.test) == _keys(usual.validation)
+    assert _keys(found.train) == _keys(usual.train)
+    assert not set(_keys(digits.test)) & set(_keys(found.test) + _keys(found.train))
+    np.testing.assert_array_equal(found.mean, usual.mean)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_a_folders_own_validation_rows_can_stand_as_the_test_split(tmp_path, fraction):
+    files = {"train/a/1.png": 1, "train/a/2.png": 2, "train/b/3.png": 3, "train/b/4.png": 4}
+    files |= {"test/a/5.png": 5, "val/b/6.png": 6}
+    source = made_sets.write(tmp_path, {k: made_sets.colour(red) for k, red in files.items()})
+    options = {"validation_fraction": fraction}
+    held = loading.load(source, **options).validation
+    found = loading.load(source, test_split="validation", **options)
+    np.testing.assert_array_equal(found.test.image, held.image)
+    reds = set(found.test.image[..., 0].flat)
+    assert reds == {6} if not fraction else reds < {1, 2, 3, 4}
+
+
+def test_a_test_split_of_no_rows_or_of_another_name_is_refused():
+    with pytest.raises(data.DataError, match="digits has no validation rows; --validation_fract"):
+        loading.load("digits", test_split="validation")
+    with pytest.raises(ValueError, match="test_split must be test or validation; got 'train'"):
+        loading.load("digits", test_split="train")
+
+
+@pytest.mark.parametrize(
+    "options", [{"classes": 2}, {"test_split": "validation", "validation_fraction": 0.25}]
+)
+def test_what_needs_rows_in_memory_is_not_streamed(tmp_path, options):
+    source = made_sets.noise_folder(tmp_path)
+    with pytest.raises(data.DataError, match=r"is streamed: --classes and --test_split=validation"):
+        loading.load(source, image_size=8, streaming="on", **options)
+    assert len(loading.load(source, image_size=8, streaming="auto", **options).test)
+
+
+def test_a_run_has_the_classes_and_the_test_split_of_its_flags():
+    config = Config(classes=3, test_split="validation", validation_fraction=0.25)
+    found = loading.of_run(config)
+    assert (found.num_classes, found.validation) == (3, None)
+    expected = loading.load("digits", classes=3, validation_fraction=0.25).validation
+    assert _keys(found.test) == _keys(expected)
 
 
 def test_other_data_comes_in_the_size_and_channels_of_the_models():

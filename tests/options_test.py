@@ -88,11 +88,43 @@ def test_a_prefix_is_shared_with_whatever_clean_pass_there_is(given):
         ({"mixes": False, "sem_weight": 0}, "needs a policy that mixes; found .*, policy=None"),
         ({"passes": "joint"}, "needs a clean pass of its own.*; found .*passes='joint'"),
         ({"sem_fraction": 0.5}, "needs all clean rows .*: sem_fraction=1; found .*_fraction=0.5"),
+        (
+            {"mixed_from": "views"},
+            "needs both passes of the same rows: mixed_from='image'; found .*mixed_from='views'",
+        ),
     ],
 )
 def test_what_a_shared_prefix_cannot_be_with_is_named(given, message):
     with pytest.raises(ValueError, match=f"share_prefix=True .*{message}"):
         Options(share_prefix=True, **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"sem_fraction": 0.5},
+        {"sem_weight": 0},
+        {"passes": "joint", "consistency_weight": 1.0},
+        {"label_loss": "mse", "stop_gradient": "clean"},
+    ],
+)
+def test_what_is_mixed_is_no_matter_of_the_other_terms(given):
+    views, image = (Options(mixed_from=source, **given) for source in ("views", "image"))
+    for name in ("needs_clean", "holds_clean", "has_gap", "has_consistency", "sem_parts"):
+        assert getattr(views, name) == getattr(image, name)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mixed_from": "clean"}, "mixed_from must be one of image, views; found 'clean'"),
+        ({"mixed_from": "views", "mixes": False, "sem_weight": 0}, "policy=None mixes nothing"),
+    ],
+)
+def test_what_cannot_be_mixed_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**given)
 
 
 def test_row_losses_are_those_of_the_label_loss():

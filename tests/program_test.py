@@ -1,16 +1,20 @@
 """From a config to compiled functions: what the flags do not show by themselves."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 
+import semjax
 from experiments import models, program, sharding
 from experiments.config import Config
 from experiments.datasets import data as data_lib
 from experiments.datasets import loading
+from semjax import augment, augmix, randaugment
 
 TINY = Config(model="mlp", batch_size=16)
 SHARED = dataclasses.replace(TINY, share_prefix=True, policy_options="mixup.layers=(2,)")
@@ -146,7 +150,157 @@ def test_evaluation_counts_every_row_once_whatever_the_batch(digits: data_lib.Da
 def test_training_images_are_scaled_and_evaluation_ones_alike(digits: data_lib.Data):
     # With no augmentation asked for, both see (x / 255 - mean) / std.
     images = digits.train.image[:32]
-    augment = program._augmentation(TINY, digits)
-    found = augment(jax.random.key(0), images)
+    found = program._augmentation(TINY, digits)(jax.random.key(0), images)
     expected = (images / 255.0 - digits.mean) / digits.std
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+# --- the layer that the gap compares ----------------------------------------------------------
+
+MASK = (np.random.default_rng(2).random((6, 8, 8, 1)) < 0.5).astype(np.float32)
+MIX = semjax.Mix(
+    jnp.array([2, 0, 5, 1, 3, 4]), jnp.asarray(MASK.mean((1, 2, 3))), jnp.asarray(MASK)
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "module"),
+    [("cnn", 1, "norm1"), ("cnn", 2, "norm2"), ("mlp", 1, "dense1"), ("mlp", 2, "dense2")],
+)
+def test_the_gap_of_a_hidden_layer_is_that_of_its_outputs(model: str, layer: int, module: str):
+    """As Flax itself tells them, mixed by hand: cell by cell, or as wholes where there are none."""
+    config = dataclasses.replace(TINY, model=model, representation=f"layer{layer}")
+    network = models.create(model, 10)
+    images = np.random.default_rng(3).normal(size=(6, 8, 8, 1)).astype(np.float32)
+    init = jax.jit(functools.partial(network.init, train=False))
+    variables = dict(init(jax.random.key(0), images))
+    params = variables.pop("params")
+    batch = {"image": images, "label": np.arange(6), "mix": MIX}
+    loss = program._loss_maker(config, network, semjax.cutmix())(variables or None)
+    aux = jax.jit(loss)(params, batch, jax.random.key(0))[1]
+
+    @jax.jit
+    def outputs(images: jax.Array) -> jax.Array:
+        _, found = network.apply(
+            {"params": params, **variables},
+            images,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=lambda part, _: part.name == module,
+        )
+        return found["intermediates"][module]["__call__"][0]
+
+    mixed = outputs(jnp.float32(reference.interpolate_spatial(MIX.partner, MASK, images)))
+    clean = np.asarray(outputs(images))
+    target = (
+        reference.interpolate(MIX.partner, MIX.weight, clean)
+        if clean.ndim == 2
+        else reference.interpolate_spatial(MIX.partner, MASK, clean)
+    )
+    wanted = reference.gap(mixed, target, "mse")
+    assert wanted > 1e-3
+    np.testing.assert_allclose(aux["gap"], wanted, rtol=1e-4)
+
+
+def test_a_hidden_layer_is_compared_after_the_mixing_before_it():
+    """Mixed at layer 1, the rows of layer 2 come from what layer 1 became."""
+    options = {"policy_options": "mixup.layers=(1,)", "representation": "layer2"}
+    network = models.create("mlp", 10)
+    images = np.random.default_rng(3).normal(size=(6, 8, 8, 1)).astype(np.float32)
+    params = jax.jit(lambda key: network.init(key, images, train=False))(jax.random.key(0))[
+        "params"
+    ]
+    mix = dataclasses.replace(MIX, mask=None, layer=jnp.ones(6, jnp.int32), layers=(1,))
+    batch = {"image": images, "label": np.arange(6), "mix": mix}
+    kernels = [np.float64(params[name]["kernel"]) for name in ("dense1", "dense2")]
+    first = images.reshape(6, -1) @ kernels[0]
+    mixed, clean = (
+        np.maximum(x, 0) @ kernels[1]
+        for x in (reference.interpolate(mix.partner, mix.weight, first), first)
+    )
+    wanted = reference.gap(mixed, reference.interpolate(mix.partner, mix.weight, clean), "mse")
+    for share_prefix in (False, True):
+        config = dataclasses.replace(TINY, share_prefix=share_prefix, **options)
+        loss = program._loss_maker(config, network, semjax.mixup())(None)
+        aux = jax.jit(loss)(params, batch, jax.random.key(0))[1]
+        np.testing.assert_allclose(aux["gap"], wanted, rtol=1e-4)
+
+
+# --- the augmentation of the mixed rows alone -------------------------------------------------
+
+
+def test_the_rows_that_are_mixed_are_augmented_alone(digits: data_lib.Data):
+    own = {"randaugment_layers": 1, "randaugment_magnitude": 20.0}
+    config = dataclasses.replace(TINY, mixed_augmentation="randaugment", flip=True, **own)
+    images, key = digits.train.image[:8], jax.random.key(4)
+    _, flip_key, _, _, views_key = jax.random.split(jax.random.clone(key), 5)
+    flipped = augment.random_flip(flip_key, images)
+    mix_key, _ = jax.random.split(views_key)
+    make = functools.partial(randaugment.randaugment, layers=1, magnitude=20.0)
+    changed = jax.jit(make)(mix_key, flipped)
+    assert np.abs(np.float32(changed) - np.float32(flipped)).max() > 10
+    found = jax.jit(program._augmentation(config, digits))(key, images)
+    assert set(found) == {"image", "views"}
+    assert found["views"].shape == (8, 1, 8, 8, 1)
+    for scaled, pixels in ((found["image"], flipped), (found["views"][:, 0], changed)):
+        expected = (np.float32(pixels) / 255 - digits.mean) / digits.std
+        np.testing.assert_allclose(scaled, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clean_weight": 1.0},
+        {"augmentation": "randaugment"},
+        {"pairing_groups": 2, "accumulate": 2},
+    ],
+    ids=str,
+)
+def test_a_step_with_the_gap_and_one_without_see_the_rows_they_are_to_see(
+    options: dict, digits: data_lib.Data, monkeypatch: pytest.MonkeyPatch
+):
+    """AugMix inverts and RandAugment halves here; nothing is mixed, so that rows are known."""
+    monkeypatch.setattr(augmix, "augmix", lambda key, images: 255 - images)
+    monkeypatch.setattr(randaugment, "randaugment", lambda key, images, **_: images // 2)
+    config = dataclasses.replace(
+        TINY, mixed_augmentation="augmix", mix_probability=0.0, sem_every=2, **options
+    )
+    built, mesh = _build(config, digits), sharding.make_mesh()
+    state = built.init()
+    params = jax.device_get(state.params)
+    rows = {"image": digits.train.image[:16], "label": digits.train.label[:16]}
+    batch = sharding.put_batch(rows, mesh)
+
+    def outputs(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x = ((pixels / 255.0 - digits.mean) / digits.std).reshape(16, -1)
+        for name in ("dense1", "dense2", "head"):
+            pooled = x
+            x = pooled @ np.float64(params[name]["kernel"]) + params[name]["bias"]
+            logits, x = x, np.maximum(x, 0)
+        return logits, pooled
+
+    one_hot = np.eye(10)[rows["label"]]
+    logits, mixed = outputs(255 - rows["image"])
+    changed = "augmentation" in options
+    clean_logits, clean = outputs(rows["image"] // 2 if changed else rows["image"])
+    # A step donates its state: the one without the gap is tried first, from a copy.
+    _, plain = built.plain_step(jax.tree.map(jnp.copy, state), batch, built.rng)
+    _, whole = built.step(state, batch, built.rng)
+    for logs in (plain, whole):
+        loss = reference.cross_entropy(logits, one_hot).mean()
+        np.testing.assert_allclose(logs["mixed_loss"], loss, rtol=1e-4)
+        if logs is whole or "clean_weight" in options:
+            right = clean_logits.argmax(1) == rows["label"]
+            np.testing.assert_allclose(logs["clean_accuracy"], right.mean(), rtol=1e-5)
+    np.testing.assert_allclose(whole["gap"], reference.gap(mixed, clean, "mse"), rtol=1e-4)
+    assert plain["gap"] == 0
+
+
+def test_rows_per_step_do_not_grow_with_the_augmentation_of_the_mixed():
+    for config in (TINY, dataclasses.replace(TINY, sem_every=2)):
+        augmented = dataclasses.replace(config, mixed_augmentation="augmix")
+        assert program.rows_per_step(augmented) == program.rows_per_step(config)
+    plain = program.without_gap(augmented)
+    assert (plain.augmentation, plain.mixed_augmentation) == ("augmix", "none")
+    clean = program.without_gap(dataclasses.replace(augmented, clean_weight=1.0))
+    assert (clean.augmentation, clean.mixed_augmentation) == ("none", "augmix")
