@@ -1,10 +1,15 @@
-"""Shows and compares evaluated runs: `python -m experiments.report RUN [RUN ...]`.
+"""Shows and compares evaluated runs, or studies: `python -m experiments.report RUN [RUN ...]`.
 
 A RUN is the directory of a run that `python -m experiments.evaluate` has evaluated, or the path of
 its report.json. One RUN: its headline is printed and its report.html written again. Several: the
 headline table is printed, comparison.json and comparison.html are written to --output.
 
-Exit codes: 0 done; 2 the command or a report is not right, and nothing was written.
+`python -m experiments.report STUDY [STUDY ...]`, with folders that hold a study.toml, prints the
+headline of each study and writes its tables and figures to STUDY/report; --readme writes them into
+a README too, and with --check only looks whether it holds them.
+
+Exit codes: 0 done; 1 --check found the README to be another; 2 the command or a report is not
+right, and nothing was written.
 """
 
 import dataclasses
@@ -22,9 +27,13 @@ from experiments.reporting import comparison, report_page
 from experiments.reporting.comparison_page import spread
 from experiments.reporting.headline import METRICS, Report, headline, status
 from experiments.reporting.report_html import plain
+from experiments.studying import summary
+from experiments.studying.plan import StudyError
+from experiments.studying.summary import OutdatedError
 
 SCHEMA = 1
 _STATES = ("done", "failed", "skipped")
+_TEXTS = ("output", "baseline", "readme")
 
 
 class ReportError(ValueError):
@@ -36,14 +45,23 @@ class Request:
     """What the command asks for.
 
     Attributes:
-      runs: run directories, or paths of their reports.
+      runs: run directories, or paths of their reports; or studies.
       output: folder to write to; empty for the default.
       baseline: method the others are compared with; empty for the first run's.
+      readme: README to write studies into; empty for none.
+      check: whether to compare the README only.
     """
 
     runs: tuple[str, ...]
     output: str = ""
     baseline: str = ""
+    readme: str = ""
+    check: bool = False
+
+    @property
+    def studies(self) -> bool:
+        """Whether it asks for studies rather than runs."""
+        return any(map(summary.is_study, self.runs))
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -55,13 +73,26 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output",
         "",
-        "folder to write to; without it a run's own directory, or report/ for several runs",
+        "folder to write to; without it a run's own directory, report/ for several runs, or "
+        "STUDY/report",
         flag_values=values,
     )
     flags.DEFINE_string(
         "baseline",
         "",
         "method the others are compared with; without it the first run's",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "readme",
+        "",
+        "file to write studies into, between <!-- study NAME --> and <!-- end of study NAME -->",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "check",
+        False,
+        "write nothing; fail if --readme does not hold what the studies' results give",
         flag_values=values,
     )
 
@@ -77,7 +108,8 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Reques
       What it asks for.
 
     Raises:
-      ReportError: an unknown flag, no run, or a baseline for a single run.
+      ReportError: an unknown flag, no run, a baseline for a single run, runs beside studies, or a
+        flag of one of them with the other.
 
     Example:
       >>> values = flags.FlagValues()
@@ -89,13 +121,36 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Reques
         _, *runs = values(list(argv))
     except flags.Error as error:
         raise ReportError(str(error)) from error
-    output, baseline = (str(values[name].value) for name in ("output", "baseline"))
-    request = Request(tuple(runs), output, baseline)
+    output, baseline, readme = (str(values[name].value) for name in _TEXTS)
+    request = Request(tuple(runs), output, baseline, readme, bool(values["check"].value))
     if not runs:
         raise ReportError("no run: write python -m experiments.report RUN [RUN ...]")
+    if request.check and not request.readme:
+        raise ReportError("--check: needs --readme, the file to look at")
+    if request.studies:
+        _require_studies(request)
+        return request
+    if request.readme:
+        raise ReportError(
+            f"--readme={request.readme}: only studies are written into a README; {runs[0]} is a "
+            "run, or holds no study.toml"
+        )
     if len(runs) == 1 and request.baseline:
         raise ReportError(f"--baseline={request.baseline}: one run has nothing to compare with")
     return request
+
+
+def _require_studies(request: Request) -> None:
+    """Refuses what does not go with studies."""
+    if others := [run for run in request.runs if not summary.is_study(run)]:
+        raise ReportError(
+            f"{others[0]} is no study, {next(filter(summary.is_study, request.runs))} is one: "
+            "report on runs and on studies by two commands"
+        )
+    if request.baseline:
+        raise ReportError(
+            f"--baseline={request.baseline}: a study names its reference itself, in study.toml"
+        )
 
 
 def locate(run: str) -> Path:
@@ -210,7 +265,7 @@ def show_comparison(found: Mapping[str, Any]) -> str:
 
 
 def main(request: Request) -> None:
-    """Shows the runs and writes the pages.
+    """Shows the runs and writes the pages, or reports on studies.
 
     Args:
       request: what the command asks for.
@@ -218,8 +273,16 @@ def main(request: Request) -> None:
     Raises:
       ReportError: a report is not right, two runs are of one method and seed, or the baseline is
         unknown.
+      StudyError: a study, a result of one or the README is not right.
+      OutdatedError: --check finds the README to be another than the results give.
       OSError: a page cannot be written.
     """
+    if request.studies:
+        told = summary.report(
+            request.runs, output=request.output, readme=request.readme, check=request.check
+        )
+        print(*told, sep="\n")
+        return
     paths = [locate(run) for run in request.runs]
     reports = [read(path) for path in paths]
     if len(reports) == 1:
@@ -256,13 +319,15 @@ def _parse(argv: Sequence[str]) -> Request:
 def _run(request: Request) -> None:
     try:
         main(request)
-    except (ReportError, OSError) as error:
+    except OutdatedError as error:
+        _fail(error, code=exit_codes.FAILED)
+    except (ReportError, StudyError, OSError) as error:
         _fail(error)
 
 
-def _fail(error: Exception) -> NoReturn:
+def _fail(error: Exception, *, code: int = exit_codes.REFUSED) -> NoReturn:
     print(untrusted.error_line(error), file=sys.stderr)
-    raise SystemExit(exit_codes.REFUSED) from None
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from absl import flags
 from report_example import example
+from study_results_example import make_results, make_study
 
 from experiments import report
 from experiments.report import ReportError
 from experiments.reporting import comparison, report_page
 from experiments.reporting.headline import METRICS, headline
+from experiments.studying.plan import StudyError
+from experiments.studying.summary import OutdatedError
 
 PARTS = ("corruptions", "equivariance", "probes", "pictures", "projection", "ood")
 
@@ -90,6 +93,8 @@ def test_warnings_are_printed_and_data_sets_stand_apart(tmp_path, capsys):
         ((), r"no run: write python -m experiments\.report RUN"),
         (("a", "--baseline=x"), "--baseline=x: one run has nothing to compare with"),
         (("a", "--unknown=1"), "unknown"),
+        (("a", "--check"), "--check: needs --readme"),
+        (("a", "--readme=b"), "--readme=b: only studies are written into a README; a is a run"),
     ],
 )
 def test_wrong_commands_are_refused(args, message):
@@ -154,3 +159,69 @@ def test_the_program_itself_exits_with_2_and_one_line(tmp_path):
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of which little is done, so that no figure can be drawn."""
+    study = make_study(tmp_path / "study", seeds=(0, 1))
+    make_results(study, without=("sem",), corruptions=None, curve=None, projection=None)
+    return study.folder
+
+
+def test_a_study_is_printed_and_written_beside_its_results(study, capsys):
+    report.main(parse(str(study)))
+    page = (study / "report" / "tables.md").read_text(encoding="utf-8")
+    assert page.startswith("# Does the gap help?\n")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "study: Does the gap help?"
+    assert sum(line.startswith("heavy sem ") for line in lines) == 4
+    assert lines[-2].endswith("study/report/tables.md")
+    assert lines[-1].endswith("study/report/trade_off.png")
+
+
+def test_the_output_folder_of_a_study_can_be_chosen(study, tmp_path):
+    report.main(parse(str(study / "study.toml"), f"--output={tmp_path / 'out'}"))
+    assert (tmp_path / "out" / "tables.md").is_file() and not (study / "report").exists()
+
+
+def test_a_readme_is_written_and_checked(study, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- study study -->\n<!-- end of study study -->\n")
+    with pytest.raises(OutdatedError, match="study study is not what its results give"):
+        report.main(parse(str(study), f"--readme={readme}", "--check"))
+    assert not (study / "report").exists()
+    report.main(parse(str(study), f"--readme={readme}"))
+    assert "](study/report/trade_off.png)" in readme.read_text(encoding="utf-8")
+    report.main(parse(str(study), f"--readme={readme}", "--check"))
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{readme} says what the results")
+
+
+def test_runs_and_studies_are_not_mixed(study, tmp_path):
+    message = rf"{tmp_path}/run is no study, {study} is one: .* by two commands"
+    for args in ((study, tmp_path / "run"), (tmp_path / "run", study)):
+        with pytest.raises(ReportError, match=message):
+            parse(*map(str, args))
+
+
+def test_a_study_has_its_own_baseline(study):
+    with pytest.raises(ReportError, match="--baseline=sem: a study names its reference itself"):
+        parse(str(study), "--baseline=sem")
+
+
+def test_a_study_that_cannot_be_read_is_refused_by_its_path(study):
+    (study / "study.toml").write_text("title = ")
+    with pytest.raises(StudyError, match=rf"{study}/study\.toml cannot be read"):
+        report.main(parse(str(study)))
+
+
+def test_the_program_exits_with_1_if_a_readme_must_be_made_again(study, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- study study -->\n<!-- end of study study -->\n")
+    args = [str(study), f"--readme={readme}", "--check"]
+    command = [sys.executable, "-m", "experiments.report", *args]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {readme}: study study is not what its results give: ")
+    assert len(done.stderr.splitlines()) == 1

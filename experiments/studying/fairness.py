@@ -3,7 +3,8 @@
 1. All methods see the same data, model, augmentation, schedule and seeds. What a method may set is
    listed here; anything else is set once, for all. A study may name further flags in `varies`, and
    every table then says so.
-2. Methods are compared at equal steps, or at equal forwarded rows, never across the two.
+2. Methods are compared at equal steps, or at equal forwarded rows to one in a hundred, never across
+   the two.
 3. Options are chosen on validation rows: such a study holds rows out and never measures the test
    split. A study of the test split holds none out for choosing, so that nothing can be chosen.
 4. A run is measured once. A result that is there is kept, and a study whose flags are no longer
@@ -12,6 +13,8 @@
 
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from experiments.config import Config
 
 # What makes a method: how rows are mixed, and what is asked of the mixes.
 METHOD_FLAGS = frozenset(
@@ -34,24 +37,22 @@ PLACES = frozenset(("data_dir", "data_cache", "compile_cache", "download"))
 
 def broken(
     *,
-    split: str,
     train: Mapping[str, Any],
     methods: Mapping[str, Mapping[str, Any]],
     varies: Collection[str] = (),
 ) -> str:
-    """Which rule a study breaks.
+    """Which rule the flags of a study break.
 
     Args:
-      split: the split that its figures are of, `validation` or `test`.
       train: the flags that all runs have.
       methods: each method's own flags.
       varies: further flags that methods may set.
 
     Returns:
-      A sentence that names the place and what is allowed; "" if it breaks none.
+      A sentence that names the place and what is allowed; "" if they break none.
 
     Example:
-      >>> broken(split="test", train={}, methods={"erm": {"learning_rate": 0.2}})
+      >>> broken(train={}, methods={"erm": {"learning_rate": 0.2}})
       "methods.erm: learning_rate is not a method's to set: set it in [train] for all"
     """
     for place, found in [
@@ -69,12 +70,35 @@ def broken(
             return (
                 f"methods.{name}: {foreign[0]} is not a method's to set: set it in [train] for all"
             )
-    held_out = float(train.get("validation_fraction", 0))
-    if split == "validation" and not held_out:
-        return "split: validation needs train.validation_fraction above 0"
+    return ""
+
+
+def wrong_rows(split: str, config: Config) -> str:
+    """Whether a run would choose on the rows that its figures are of.
+
+    Args:
+      split: the split that the figures are of, `validation` or `test`.
+      config: what the run is before the study says so, whatever flag file it comes from.
+
+    Returns:
+      A sentence that names what is allowed; "" if nothing is wrong.
+
+    Example:
+      >>> wrong_rows("validation", Config())
+      'a study of the validation split needs validation_fraction above 0 in [train]; found 0.0'
+    """
+    held_out = config.validation_fraction
+    # A folder can have validation rows of its own.
+    if split == "validation" and not (held_out or config.dataset.startswith("folder:")):
+        return (
+            "a study of the validation split needs validation_fraction above 0 in [train]; found "
+            f"{held_out}"
+        )
     if split == "test" and held_out:
         return (
-            "split: a study of the test split chooses nothing, so that train.validation_fraction "
-            f"must be 0; found {held_out}"
+            "a study of the test split chooses nothing, so that validation_fraction must be 0; "
+            f"found {held_out}"
         )
+    if split == "test" and config.test_split != "test":
+        return f"a study of the test split needs test_split=test; found {config.test_split}"
     return ""

@@ -7,8 +7,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from experiments import untrusted
 from experiments.reporting.headline import METRICS, Metric, items, look_up, mean, number
-from experiments.studying.plan import Cell, Study
+from experiments.studying.plan import Cell, Study, StudyError
 from semjax.corruptions import HELD_OUT
 
 NOISE = Metric("noise_error", "error under noise", "corruptions", "lower")
@@ -20,7 +23,7 @@ COMPARED = tuple(
     next(metric for metric in MEASURES if metric.name == name)
     for name in (
         *("accuracy", "nll", "ece", "mce", "worst_corruption_error", "noise_error"),
-        *("pgd_accuracy", "auroc_msp", "normalised_gap"),
+        *("pgd_accuracy", "auroc_msp", "normalised_gap", "probe_score", "worst_group"),
     )
 )
 #: The kinds of corruptions, as Hendrycks & Dietterich sort them.
@@ -39,7 +42,7 @@ class Row:
 
     Attributes:
       method: its name.
-      place: among the methods of the study, from 0: what it looks like in figures.
+      place: in `by_look`: what it looks like in figures.
       cell: its run with the first seed.
       planned: number of seeds.
       runs: results by seed; a seed without one was not run yet.
@@ -106,16 +109,30 @@ def blocks(study: Study, results: Mapping[str, Mapping[str, Any]]) -> tuple[Bloc
       A block for each budget, with a row for each method, run or not.
     """
     found = []
+    looks = by_look(study)
     for budget, amount in study.budgets.items():
         rows = []
-        for place, method in enumerate(study.methods):
+        for method in study.methods:
             cells = {seed: study.cell(method, budget, seed) for seed in study.seeds}
             runs = {
                 seed: results[cell.name] for seed, cell in cells.items() if cell.name in results
             }
+            place = looks.index(method)
             rows.append(Row(method, place, cells[study.seeds[0]], len(cells), runs))
         found.append(Block(budget, amount, study.reference, tuple(rows)))
     return tuple(found)
+
+
+def by_look(study: Study) -> list[str]:
+    """The methods in the order in which they are given colours.
+
+    Args:
+      study: the plan.
+
+    Returns:
+      Their names, those of `shown` first: where there is room for a few, all differ in colour.
+    """
+    return list(dict.fromkeys((*study.shown, *study.methods)))
 
 
 def values(row: Row, metric: Metric) -> dict[int, float]:
@@ -203,8 +220,74 @@ def groups(run: Mapping[str, Any]) -> dict[str, float | None]:
       >>> groups({"groups": {"groups": [{"name": "3, red", "count": 9, "accuracy": 0.5}]}})
       {'3, red': 0.5}
     """
-    listed = look_up(run, "groups", "groups") or []
-    return {str(look_up(one, "name")): number(look_up(one, "accuracy")) for one in listed}
+    listed = look_up(run, "groups", "groups")
+    return {
+        str(look_up(one, "name")): number(look_up(one, "accuracy"))
+        for one in (listed if isinstance(listed, list) else [])
+    }
+
+
+def curve(run: Mapping[str, Any], name: str) -> dict[int, float]:
+    """What the evaluations while training found.
+
+    Args:
+      run: a result.
+      name: `accuracy` or `normalised_gap`.
+
+    Returns:
+      Numbers by step; steps without one are left out.
+
+    Raises:
+      StudyError: the result is damaged there.
+
+    Example:
+      >>> curve({"curve": {"step": [10, 20], "normalised_gap": [None, 0.5]}}, "normalised_gap")
+      {20: 0.5}
+    """
+    steps, heights = (look_up(run, "curve", key) for key in ("step", name))
+    if heights is None:
+        return {}
+    if not (isinstance(steps, list) and isinstance(heights, list) and len(steps) == len(heights)):
+        raise _damaged(run, f"curve.{name} must be a list as long as curve.step")
+    if wrong := [step for step in steps if type(step) is not int]:
+        raise _damaged(run, f"curve.step must hold whole numbers; found {wrong[0]!r}")
+    found = zip(steps, map(number, heights), strict=True)
+    return {step: height for step, height in found if height is not None}
+
+
+def projection(run: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Clean, mixed and interpolated representations in the plane.
+
+    Args:
+      run: a result.
+
+    Returns:
+      `clean` [N, 2], `label` [N], `mixed` and `interpolated` [M, 2], and `explained` [2], the share
+      of the variance of each component; None if it was not measured.
+
+    Raises:
+      StudyError: the result is damaged there.
+    """
+    found = run.get("projection")
+    if found is None:
+        return None
+    arrays = {}
+    for name in ("clean", "label", "mixed", "interpolated", "explained"):
+        try:
+            arrays[name] = np.asarray(look_up(found, name), float)
+        except (TypeError, ValueError) as error:
+            raise _damaged(run, f"projection.{name} must be numbers") from error
+    clean, label, mixed, interpolated, explained = (array.shape for array in arrays.values())
+    if not (
+        clean == (*label, 2) and mixed == interpolated == (*mixed[:1], 2) and explained == (2,)
+    ):
+        raise _damaged(run, "projection must hold points of the plane, as many labels, pairs")
+    return arrays
+
+
+def _damaged(run: Mapping[str, Any], why: str) -> StudyError:
+    name = untrusted.one_line(run.get("cell"))
+    return StudyError(f"the result of {name} is damaged: {untrusted.one_line(why)}")
 
 
 def parts(block: Block, of_run: Callable[[Mapping[str, Any]], Any]) -> list[str]:

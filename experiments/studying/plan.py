@@ -30,6 +30,7 @@ distance = "l1"
 import dataclasses
 import functools
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -48,6 +49,8 @@ from experiments.studying import fairness
 FILE = "study.toml"
 SPLITS = ("validation", "test")
 BUDGETS = ("steps", "rows")
+#: The policy whose gap is kept of every run, whatever it was trained with.
+GAP = "mixup"
 _KEYS = {
     "title": str,
     "split": str,
@@ -61,7 +64,25 @@ _KEYS = {
     "evaluate": dict,
     "methods": dict,
 }
+_WORDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
+}
 _MOST_CELLS = 10_000
+_MOST_METHODS = 1_000
+# A file of this size and lines of this length are read in a moment, whatever stands in them.
+_MOST_BYTES = 2**16
+_LONGEST_LINE = 4096
+# The whole, a table, a table of methods, a list in it.
+_MOST_DEEP = 4
+# Of a method's name in the name of a file.
+_LONGEST_NAME = 150
+# How far the rows of a run may be from a budget of rows that a step does not divide.
+_MOST_OFF = 0.01
 
 
 class StudyError(ValueError):
@@ -221,29 +242,45 @@ def read(path: str | Path) -> Study:
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     try:
-        found = tomllib.loads(untrusted.read_text(path))
+        found = _toml(path)
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read: {untrusted.one_line(error)}") from error
     try:
         return _study(path.absolute().parent.name, path.parent, found)
-    except (ConfigError, ValueError) as error:
+    except ValueError as error:
         raise StudyError(f"{path}: {untrusted.one_line(error)}") from error
 
 
+def _toml(path: Path) -> dict[str, Any]:
+    text = untrusted.read_text(path, at_most=_MOST_BYTES)
+    if max(map(len, text.split("\n"))) > _LONGEST_LINE:
+        raise ValueError(f"it has a line of more than {_LONGEST_LINE:,} characters")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def _study(name: str, folder: Path, found: Mapping[str, Any]) -> Study:
+    _check_values(found, "")
     for key, value in found.items():
         if key not in _KEYS:
             raise ValueError(f"unknown key {key!r}; allowed are {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-            raise ValueError(f"{key} must be of type {_KEYS[key].__name__}; found {value!r}")
+            raise ValueError(f"{key} must be {_WORDS[_KEYS[key]]}; found {value!r}")
+    for key in ("shown", "varies"):
+        if not all(isinstance(name, str) for name in found.get(key, ())):
+            raise ValueError(f"{key} must be a list of names; found {found[key]!r}")
     for key in ("split", "seeds", "reference", "budgets", "methods"):
-        if not found.get(key):
-            raise ValueError(f"{key} is missing")
+        if key not in found or found[key] in ("", [], {}):
+            raise ValueError(f"{key} is {'empty' if key in found else 'missing'}")
     if found["split"] not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; found {found['split']!r}")
     seeds, budgets = found["seeds"], found["budgets"]
-    if any(type(seed) is not int or seed < 0 for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be different whole numbers of at least 0; found {seeds}")
+    if any(type(s) is not int or not 0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"seeds must be different whole numbers of at least 0, below 2**32; found {seeds}"
+        )
     for key, value in budgets.items():
         if key not in BUDGETS or type(value) is not int or value < 1:
             raise ValueError(
@@ -269,6 +306,25 @@ def _study(name: str, folder: Path, found: Mapping[str, Any]) -> Study:
     return study
 
 
+def _check_values(value: Any, place: str, *, deep: int = 0) -> None:
+    """Refuses what no study can hold, so that the rest can be compared, shown and be a flag."""
+    if isinstance(value, dict | list):
+        if deep == _MOST_DEEP:
+            raise ValueError(f"{place} is nested too deeply")
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if untrusted.unprintable(str(key)):
+                raise ValueError(f"the name {key!r} must be one line without control characters")
+            _check_values(item, f"{place}.{key}".lstrip("."), deep=deep + 1)
+    elif isinstance(value, str):
+        if untrusted.unprintable(value):
+            raise ValueError(f"{place} must be one line without control characters")
+    elif isinstance(value, int):
+        if value.bit_length() > 63:
+            raise ValueError(f"{place} is too large: a number of {value.bit_length()} bits")
+    elif not (isinstance(value, float) and math.isfinite(value)):
+        raise ValueError(f"{place} must be a text, a finite number, true or false; found {value}")
+
+
 def _methods(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The flags of each method: what it is like, its own, and one method for each of a list."""
     methods: dict[str, dict[str, Any]] = {}
@@ -276,54 +332,116 @@ def _methods(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if not isinstance(own, dict):
             raise ValueError(f"methods.{name} must be a table of flags; found {own!r}")
         own = dict(own)
-        like = own.pop("like", None)
-        if like is not None and like not in methods:
-            raise ValueError(
-                f"methods.{name}: like = {like!r} is no method above it; they are "
-                f"{', '.join(methods) or 'none'}"
-            )
-        if like is not None:
+        if "like" in own:
+            like = own.pop("like")
+            if not isinstance(like, str) or like not in methods:
+                raise ValueError(
+                    f"methods.{name}: like = {like!r} is no method above it; they are "
+                    f"{'; '.join(methods) or 'none'}"
+                )
             own = {**methods[like], **own}
         lists = {key: value for key, value in own.items() if isinstance(value, list)}
+        for key, value in own.items():
+            if value == [] or isinstance(value, dict):
+                raise ValueError(
+                    f"methods.{name}.{key} must be one value, or a list of some; found {value!r}"
+                )
+        if len(methods) + math.prod(map(len, lists.values())) > _MOST_METHODS:
+            raise ValueError(f"methods.{name}: at most {_MOST_METHODS:,} methods make a study")
         for values in itertools.product(*lists.values()):
             chosen = dict(zip(lists, values, strict=True))
             full = ", ".join([name, *(f"{key}={value}" for key, value in chosen.items())])
+            if full in methods:
+                raise ValueError(f"methods.{full} is there twice")
             methods[full] = {**own, **chosen}
     return methods
 
 
 def _check(study: Study) -> None:
-    if wrong := fairness.broken(
-        split=study.split, train=study.train, methods=study.methods, varies=study.varies
-    ):
+    known = {field.name for field in dataclasses.fields(Config)}
+    for place, found in [("train", study.train), *study.methods.items()]:
+        place = place if found is study.train else f"methods.{place}"
+        for key, value in found.items():
+            if isinstance(value, dict | list):
+                raise ValueError(f"{place}.{key} must be one value; found {value!r}")
+            if key not in known | {"flagfile"}:
+                raise ValueError(f"{place}.{key} is no flag of experiments.train")
+    if unknown := [name for name in study.varies if name not in known]:
+        raise ValueError(f"varies: {unknown[0]!r} is no flag of experiments.train")
+    if wrong := fairness.broken(train=study.train, methods=study.methods, varies=study.varies):
         raise ValueError(wrong)
     if study.evaluations < 1:
         raise ValueError(f"evaluations must be at least 1; found {study.evaluations}")
     for key, names in (("reference", [study.reference]), ("shown", study.shown)):
         if unknown := [name for name in names if name not in study.methods]:
             raise ValueError(
-                f"{key}: {unknown[0]!r} is no method; they are {', '.join(study.methods)}"
+                f"{key}: {unknown[0]!r} is no method; they are {'; '.join(study.methods)}"
             )
-    slugs = [slug(name) for name in study.methods]
-    if len(set(slugs)) < len(slugs) or "" in slugs:
-        raise ValueError(f"methods must differ in their letters and digits; found {slugs}")
-    if len(study.seeds) * len(slugs) > _MOST_CELLS:
-        raise ValueError(f"at most {_MOST_CELLS:,} runs make a study")
-    fields = {field.name: field.default for field in dataclasses.fields(Plan)}
-    for key, value in study.evaluate.items():
-        if key not in fields or type(value) is not type(fields[key]):
-            raise ValueError(f"evaluate.{key} = {value!r} is no flag of experiments.evaluate")
-    Plan(**study.evaluate)
+    _check_names(study)
+    _check_evaluation(study.evaluate)
     for method in study.methods:
-        for budget in study.budgets:
-            try:
-                cell = study.cell(method, budget, study.seeds[0])
-                idle = cell.config.without_effect()
-            except ConfigError as error:
-                raise ValueError(f"methods.{method}: {error}") from error
-            own = [text for text in idle if text[2:].partition(" ")[0] in study.methods[method]]
-            if own:
-                raise ValueError(f"methods.{method}: without effect: {', '.join(own)}")
+        try:
+            _check_method(study, method)
+        except ValueError as error:
+            raise ValueError(f"methods.{method}: {error}") from error
+
+
+def _check_names(study: Study) -> None:
+    taken: dict[str, str] = {}
+    for method in study.methods:
+        short = slug(method)
+        if not 0 < len(short) <= _LONGEST_NAME or method != method.strip():
+            raise ValueError(
+                f"methods.{method}: a name has 1 to {_LONGEST_NAME} letters a to z and digits, and "
+                "no spaces at its ends"
+            )
+        if short in taken:
+            raise ValueError(
+                f"methods.{method}: must differ from {taken[short]!r} in letters and digits; both "
+                f"are {short} as the name of a file"
+            )
+        taken[short] = method
+    if len(study.seeds) * len(study.budgets) * len(taken) > _MOST_CELLS:
+        raise ValueError(f"at most {_MOST_CELLS:,} runs make a study")
+
+
+def _check_evaluation(found: Mapping[str, Any]) -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(Plan)}
+    for key, value in found.items():
+        if key not in defaults:
+            raise ValueError(
+                f"evaluate.{key} is no flag of experiments.evaluate that a study sets; they are "
+                f"{', '.join(defaults)}"
+            )
+        if type(value) is not type(defaults[key]):
+            kind = _WORDS[type(defaults[key])]
+            raise ValueError(f"evaluate.{key} must be {kind}; found {value!r}")
+    try:
+        asked = Plan(**found)
+    except ConfigError as error:
+        raise ValueError(f"evaluate: {error}") from error
+    if "equivariance" in asked.listed("parts") and GAP not in asked.listed("gap_policies"):
+        raise ValueError(
+            f"evaluate.gap_policies must hold {GAP}, whose gap is kept of every run; found "
+            f"{asked.gap_policies!r}"
+        )
+
+
+def _check_method(study: Study, method: str) -> None:
+    plain = _config({**study.train, **study.methods[method]})
+    if wrong := fairness.wrong_rows(study.split, plain):
+        raise ValueError(wrong)
+    for budget, amount in study.budgets.items():
+        cell = study.cell(method, budget, study.seeds[0])
+        idle = cell.config.without_effect()
+        own = [text for text in idle if text[2:].partition(" ")[0] in study.methods[method]]
+        if own:
+            raise ValueError(f"without effect: {', '.join(own)}")
+        if budget == "rows" and abs(cell.rows / amount - 1) > _MOST_OFF:
+            raise ValueError(
+                f"budgets.rows = {amount:,} is no whole number of steps, not even to "
+                f"{_MOST_OFF:.0%}: a step forwards {cell.rows / cell.steps:,.5g} rows"
+            )
 
 
 def _rows_per_step(options: Mapping[str, Any]) -> float:

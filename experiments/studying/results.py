@@ -4,23 +4,29 @@ It lies beside study.toml, so that it can be kept with the project while run dir
 study goes on from the results that are there, on whatever machine.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments import program, records, untrusted
 from experiments.config import Config
-from experiments.reporting.headline import headline, items, look_up, result
-from experiments.studying.plan import Cell, Study, StudyError
+from experiments.evaluation.plan import Plan
+from experiments.reporting.headline import headline, items, look_up, number, result, status
+from experiments.studying.plan import GAP, Cell, Study, StudyError
 
 SCHEMA = 1
 _DIGITS = 6
+_MOST_BYTES = 2**24
+# Kept as they are, to be compared with the study; everything else is rounded.
+_EXACT = ("flags", "evaluate")
+_ALWAYS = (*_EXACT, "metrics", "environment")
 # What says where a run was made, not what it is.
 _PLACES = ("workdir", "data_dir", "data_cache", "compile_cache", "download")
-_GAP = "mixup"  # of every model, whatever it was trained with
 
 
 def path_of(study: Study, cell: Cell) -> Path:
@@ -48,17 +54,18 @@ def of_run(study: Study, cell: Cell, workdir: Path) -> dict[str, Any]:
       The result.
 
     Raises:
-      StudyError: a part of the evaluation failed.
+      StudyError: a part of the evaluation failed, or was not made.
       OSError: a file is missing.
       ValueError: a file is damaged.
     """
     report = untrusted.read_json(workdir / "report.json")
     summary = untrusted.read_json(workdir / "summary.json")
-    for name, part in items(report.get("parts")):
-        if part.get("status") == "failed":
-            raise StudyError(f"{cell.name}: {name} failed: {part.get('reason')}")
+    for name in Plan(**study.evaluate).listed("parts"):
+        wrong = status(report, name)
+        if wrong is not None and not wrong.startswith("skipped"):
+            raise StudyError(f"{cell.name}: {name} {wrong}")
     corruptions, ood = result(report, "corruptions"), result(report, "ood")
-    gaps = look_up(result(report, "equivariance"), "policies", _GAP)
+    gaps = look_up(result(report, "equivariance"), "policies", GAP)
     first = cell.seed == study.seeds[0]
     kept = {
         "schema": SCHEMA,
@@ -76,7 +83,7 @@ def of_run(study: Study, cell: Cell, workdir: Path) -> dict[str, Any]:
         },
         "images_per_second": summary.get("images_per_second"),
         "environment": report["run"]["environment"],
-        "metrics": headline(report, policies={_GAP}),
+        "metrics": headline(report, policies={GAP}),
         "corruptions": look_up(corruptions, "accuracy"),
         "ood": {
             name: look_up(one, "scores", "msp", "auroc")
@@ -88,11 +95,15 @@ def of_run(study: Study, cell: Cell, workdir: Path) -> dict[str, Any]:
         "projection": result(report, "projection") if first else None,
         "curve": _curve(workdir),
     }
-    return {key: _rounded(value) for key, value in kept.items() if value not in (None, {})}
+    return {
+        key: value if key in _EXACT else _rounded(value)
+        for key, value in kept.items()
+        if key in _ALWAYS or value not in (None, {})
+    }
 
 
 def write(study: Study, cell: Cell, kept: Mapping[str, Any]) -> Path:
-    """Keeps a result.
+    """Keeps a result, where there is none: what was measured once is never written over.
 
     Args:
       study: the study.
@@ -103,14 +114,27 @@ def write(study: Study, cell: Cell, kept: Mapping[str, Any]) -> Path:
       The path.
 
     Raises:
+      StudyError: there is one.
       OSError: it cannot be written.
     """
     path = path_of(study, cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in kept.items()
     ]
-    records.write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+    whole = path.with_name(f".{path.name}.{os.getpid()}")
+    records.write_atomically(whole, "{\n" + ",\n".join(lines) + "\n}\n")
+    try:
+        # Unlike a new name by replacement, a link fails where there is a file, whoever made it.
+        os.link(whole, path)
+    except FileExistsError as error:
+        raise StudyError(f"{path} is there already: it is kept, a run is measured once") from error
+    except OSError:  # a file system without links
+        if path.exists():
+            raise StudyError(f"{path} is there already: a run is measured once") from None
+        os.replace(whole, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            whole.unlink()
     return path
 
 
@@ -129,27 +153,55 @@ def read(study: Study, cell: Cell) -> dict[str, Any] | None:
     """
     path = path_of(study, cell)
     try:
-        found = untrusted.read_json(path)
+        found = untrusted.read_json(path, at_most=_MOST_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StudyError(f"{path} is damaged: {untrusted.one_line(error)}") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise StudyError(f"{path} is no result of schema {SCHEMA}")
-    for key in ("metrics", "flags", "evaluate", "environment"):
+        raise _damaged(path, untrusted.one_line(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "it is no JSON object")
+    if found.get("schema") != SCHEMA:
+        raise StudyError(
+            f"{path} has the schema {untrusted.one_line(found.get('schema'))}; this version reads "
+            f"{SCHEMA}"
+        )
+    if found.get("cell") != cell.name:
+        raise StudyError(
+            f"{path} is of the run {untrusted.one_line(found.get('cell'))}: it must have the name "
+            "of its run"
+        )
+    found.setdefault("evaluate", {})
+    for key in _ALWAYS:
         if not isinstance(found.get(key), dict):
-            raise StudyError(f"{path} is damaged: {key} is {found.get(key)!r}")
-    for key, wanted in (("flags", _told(cell.config)), ("evaluate", dict(study.evaluate))):
-        then = found[key]
-        differ = sorted(name for name in then.keys() | wanted if then.get(name) != wanted.get(name))
-        if differ:
-            name = differ[0]
-            raise StudyError(
-                f"{path} is of --{name}={then.get(name, 'its default')}, the study has "
-                f"{wanted.get(name, 'its default')}: a result is measured once; name the method "
-                "anew, or remove the file"
-            )
+            raise _damaged(path, f"{key} is {untrusted.one_line(found.get(key), at_most=100)}")
+    for name, value in found["metrics"].items():
+        if value is not None and number(value) is None:
+            raise _damaged(path, f"{name} is {untrusted.one_line(value, at_most=100)}, no number")
+    _check_same(path, found["flags"], _told(cell.config), Config)
+    _check_same(path, found["evaluate"], study.evaluate, Plan)
     return found
+
+
+def _damaged(path: Path, why: str) -> StudyError:
+    return StudyError(f"{path} is damaged: {why}; without the file the run is measured anew")
+
+
+def _check_same(
+    path: Path, then: Mapping[str, Any], now: Mapping[str, Any], flags: type[Config | Plan]
+) -> None:
+    """Refuses a result of other flags than the study has, but for those that keep results."""
+    fields = {field.name: field for field in dataclasses.fields(flags)}
+    for name in sorted(then.keys() | now.keys()):
+        field = fields.get(name)
+        if field is not None and field.metadata["keeps_result"]:
+            continue
+        default = None if field is None else field.default
+        was, wanted = then.get(name, default), now.get(name, default)
+        if was != wanted:
+            raise StudyError(
+                f"{path} is of --{untrusted.one_line(name)}={untrusted.one_line(was)}, the study "
+                f"has {wanted}: a result is measured once; name the method anew, or remove the file"
+            )
 
 
 def read_all(study: Study) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The tables of a study, as Markdown and for a terminal."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,10 @@ _RATE = Metric("", "", "", "higher")
 _SCORE = Metric("", "", "", "higher", percent=False)
 
 
+class Code(str):
+    """A text that Markdown shows as code."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """A table: the first column names the rows.
@@ -35,11 +40,11 @@ class Table:
 
 
 def markdown(table: Table, *, words: int = 1) -> str:
-    """A table as Markdown.
+    r"""A table as Markdown.
 
     Args:
-      table: the table; its texts are shown as they are.
-      words: columns of words, aligned left; the others are aligned right.
+      table: the table; the texts of its head and of columns of words are shown as they are.
+      words: columns of words, aligned left; the others hold figures and are aligned right.
 
     Returns:
       The lines, without a newline at the end.
@@ -48,11 +53,21 @@ def markdown(table: Table, *, words: int = 1) -> str:
       >>> print(markdown(Table(("method", "accuracy"), (("a|b", "75.0"),))))
       | method | accuracy |
       | :--- | ---: |
-      | a\\|b | 75.0 |
+      | a\|b | 75.0 |
     """
     marks = [":---" if place < words else "---:" for place in range(len(table.head))]
-    lines = [map(escaped, table.head), marks, *(map(escaped, row) for row in table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [
+        [_cell(text) if place < words else text for place, text in enumerate(row)]
+        for row in table.rows
+    ]
+    return "\n".join(
+        f"| {' | '.join(line)} |" for line in (map(escaped, table.head), marks, *lines)
+    )
+
+
+def _cell(text: str) -> str:
+    # A table is cut at its bars before code is looked for.
+    return code(text).replace("|", r"\|") if isinstance(text, Code) else escaped(text)
 
 
 def escaped(text: str) -> str:
@@ -74,7 +89,7 @@ def escaped(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """A text as Markdown code, for inside a line or a table.
+    """A text as Markdown code.
 
     Args:
       text: in one line.
@@ -86,7 +101,7 @@ def code(text: str) -> str:
       >>> code("--policy=mixup")
       '`--policy=mixup`'
     """
-    shown = " ".join(plain(text).split()).replace("|", r"\|")
+    shown = " ".join(plain(text).split())
     return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 
 
@@ -218,11 +233,13 @@ def corruption_tables(block: Block) -> dict[str, Table]:
       block: a budget's.
 
     Returns:
-      By kind of corruption, a table whose last column is the mean of the others.
+      By kind of corruption, a table; the last of several columns is the mean of the others.
     """
     found = {}
     for kind, names in measures.corruptions(block).items():
-        columns = {name: [name] for name in names} | {f"mean: {kind}": names}
+        columns = {name: [name] for name in names}
+        if len(names) > 1:
+            columns[f"mean: {kind}"] = names
         head = ("method", *(f"{name.replace('_', ' ')}, % ↓" for name in columns))
         rows = tuple(
             (
@@ -258,8 +275,15 @@ def factor_tables(block: Block) -> dict[str, Table]:
 def _factors(
     row: Row, names: Sequence[str], of_run: Callable[[Mapping[str, Any]], Any], metric: Metric
 ) -> tuple[str, ...]:
-    found = [measures.by_seed(row, lambda run, n=name: of_run(run).get(n)) for name in names]
-    return row.method, *(_spread(metric, spread(one.values()), row) for one in found)
+    found = [
+        spread(measures.by_seed(row, functools.partial(_of, of_run, name)).values())
+        for name in names
+    ]
+    return row.method, *(_spread(metric, one, row) for one in found)
+
+
+def _of(of_run: Callable[[Mapping[str, Any]], Any], name: str, run: Mapping[str, Any]) -> Any:
+    return of_run(run).get(name)
 
 
 def methods(study: Study) -> Table:
@@ -269,10 +293,13 @@ def methods(study: Study) -> Table:
       study: the plan.
 
     Returns:
-      The table; its second column is Markdown code.
+      The table.
     """
-    rows = ((name, " ".join(arguments(own)) or MISSING) for name, own in study.methods.items())
-    return Table(("method", "flags"), tuple(rows))
+    rows = tuple(
+        (name, Code(" ".join(arguments(own))) if own else MISSING)
+        for name, own in study.methods.items()
+    )
+    return Table(("method", "flags"), rows)
 
 
 def cost(block: Block) -> Table:
