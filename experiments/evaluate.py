@@ -25,7 +25,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import flagfields, records, trained, untrusted
+from experiments import flagfields, records, trained, untrusted, usage
 from experiments.datasets import loading
 from experiments.datasets.data import Data, DataError
 from experiments.evaluation import runner
@@ -36,6 +36,21 @@ from experiments.flagfiles import ConfigError
 from experiments.lifecycle import compile_cache, exit_codes, process
 from experiments.reporting import comparison
 from experiments.trained import Trained
+
+_START = """\
+Measures how robust a trained model is, and writes RUN/report.html and RUN/report.json.
+
+  python -m experiments.evaluate --workdir=RUN
+  python -m experiments.evaluate --workdir=RUN --parts=clean,equivariance
+  python -m experiments.evaluate --helpfull           all flags, and the exit codes
+
+The same command again goes on where it was interrupted.
+
+Flags that are set first, with their defaults:
+"""
+_FIRST = ("workdir", "parts", "weights", "limit", "batch_size", "seed", "ood_sets", "data_dir")
+# Headings of --helpfull by the first flag of each group.
+GROUPS = {"parts": "What is measured", "workdir": "Of what, and with what"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +160,22 @@ def _own_process(command: Command) -> None:
     process.run(lambda: main(command), cache=command.compile_cache)
 
 
+def _help(argv: Sequence[str]) -> str | None:
+    """What the command line asks to be shown instead of an evaluation."""
+    asked = usage.asked(argv)
+    if asked == "help":
+        return f"{_START}\n{usage.some(Command, _FIRST)}"
+    if asked == "helpfull":
+        own = {field.name for field in dataclasses.fields(Command)}
+        libraries = usage.of_libraries(set(flags.FLAGS) - own)
+        return "\n\n".join(((__doc__ or "").strip(), usage.everything(Command, GROUPS), libraries))
+    return None
+
+
 def _parse(argv: Sequence[str]) -> Command:
+    if shown := _help(argv):
+        usage.show(shown)
+        raise SystemExit(exit_codes.FINISHED)
     try:
         quiet = [argv[0], "--verbosity=-1", *argv[1:]]
         return flagfields.parse(Command, quiet, flags.FLAGS)[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import untrusted
+from experiments import suggestions, untrusted
 from experiments.flagfiles import ConfigError, expand_flag_files
 
 # What a step counter, an int32, can hold.
@@ -98,7 +98,7 @@ def define(cls: type, values: flags.FlagValues) -> None:
     for field in dataclasses.fields(cls):
         define_one, choices = kinds[field.type], field.metadata["choices"]
         if choices:
-            define_one = functools.partial(flags.DEFINE_enum, enum_values=choices)
+            define_one = functools.partial(flags.DEFINE, _Choice(field))
         define_one(
             name=field.name,
             default=field.default,
@@ -134,6 +134,16 @@ def parse(cls: type, argv: Sequence[str], values: flags.FlagValues) -> tuple[Any
             raise ConfigError(f"unknown flag --{untrusted.one_line(name[:_LONGEST_NAME])}...")
     try:
         rest = values([argv[0], *expanded])
+    except flags.UnrecognizedFlagError as error:
+        # absl's own guesses know no "--no" and no initials.
+        off = [f"no{field.name}" for field in dataclasses.fields(cls) if field.type is bool]
+        name = untrusted.one_line(error.flagname)
+        hint = suggestions.hint(name, [*own, *off, *values], prefix="--")
+        raise ConfigError(
+            f"Unknown command line flag '{name}'{hint or '; --helpfull shows all'}"
+        ) from error
+    except flags.IllegalFlagValueError as error:
+        raise ConfigError(untrusted.one_line(error).removeprefix("flag ")) from error
     except (flags.Error, ValueError) as error:  # ValueError: --noNAME with a value
         raise ConfigError(untrusted.one_line(error)) from error
     if rest[1:]:
@@ -144,32 +154,82 @@ def parse(cls: type, argv: Sequence[str], values: flags.FlagValues) -> tuple[Any
     return cls(**{f.name: values[f.name].value for f in dataclasses.fields(cls)}), names
 
 
-def _check_field(field: dataclasses.Field, value: Any) -> None:
-    # Only what has the right size is turned into digits: Python refuses to for thousands of them.
-    size = value.bit_length() if isinstance(value, int) else 0
-    shown = f"--{field.name}={f'(a number of {size} bits)' if size > 64 else _shown(value)}"
-    choices = field.metadata["choices"]
-    if choices and value not in choices:
-        raise ConfigError(f"{shown}: must be one of {', '.join(choices)}")
-    if isinstance(value, str):
-        _check_text(shown, value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{shown}: must be finite")
+def allowed(field: dataclasses.Field) -> str:
+    """Which values a flag may have, in words.
+
+    Args:
+      field: of a dataclass of flags.
+
+    Returns:
+      The words; empty where every value of its type may be.
+
+    Example:
+      >>> @dataclasses.dataclass
+      ... class Options:
+      ...     rows: int = flag(8, "rows to read", at_least=1, below=9000)
+      >>> allowed(dataclasses.fields(Options)[0])
+      'at least 1 and below 9,000'
+    """
+    if choices := field.metadata["choices"]:
+        return f"one of {', '.join(choices)}"
+    return " and ".join(f"{words} {_number(bound)}" for words, bound, _ in _limits(field))
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+
+
+class _Choice(flags.ArgumentParser[str]):
+    """Takes one of the choices of a field, and says which there are."""
+
+    syntactic_help = ""
+
+    def __init__(self, field: dataclasses.Field) -> None:
+        super().__init__()
+        self._field = field
+
+    def parse(self, argument: str) -> str:
+        choices = self._field.metadata["choices"]
+        if argument not in choices:
+            raise ValueError(f"must be {allowed(self._field)}{suggestions.hint(argument, choices)}")
+        return argument
+
+    def flag_type(self) -> str:
+        return "string enum"
+
+
+def _limits(
+    field: dataclasses.Field,
+) -> list[tuple[str, float, Callable[[float, float], bool]]]:
+    """The bounds of a field in words and numbers, each with what tells whether it is kept."""
     tests: tuple[tuple[str, Callable[[float, float], bool]], ...] = (
         ("at least", lambda x, bound: x >= bound),
         ("above", lambda x, bound: x > bound),
         ("at most", lambda x, bound: x <= bound),
         ("below", lambda x, bound: x < bound),
     )
-    limits = field.metadata["bounds"]
-    bounds = [
-        (words, bound, test(value, bound))
-        for (words, test), bound in zip(tests, limits, strict=True)
+    return [
+        (words, bound, test)
+        for (words, test), bound in zip(tests, field.metadata["bounds"], strict=True)
         if bound is not None
     ]
-    if not all(met for *_, met in bounds):
-        allowed = " and ".join(f"{words} {bound:g}" for words, bound, _ in bounds)
-        raise ConfigError(f"{shown}: must be {allowed}")
+
+
+def _check_field(field: dataclasses.Field, value: Any) -> None:
+    # Only what has the right size is turned into digits: Python refuses to for thousands of them.
+    size = value.bit_length() if isinstance(value, int) else 0
+    shown = f"--{field.name}={f'(a number of {size} bits)' if size > 64 else _shown(value)}"
+    choices = field.metadata["choices"]
+    if choices and value not in choices:
+        hint = suggestions.hint(value, choices) if isinstance(value, str) else ""
+        raise ConfigError(f"{shown}: must be {allowed(field)}{hint}")
+    if isinstance(value, str):
+        _check_text(shown, value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{shown}: must be finite")
+    if not all(kept(value, bound) for _, bound, kept in _limits(field)):
+        raise ConfigError(f"{shown}: must be {allowed(field)}")
+    limits = field.metadata["bounds"]
     if field.type is int and limits[2:] == (None, None) and abs(value) >= _BELOW:
         raise ConfigError(f"{shown}: must be below {_BELOW:,}")
 

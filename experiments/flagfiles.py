@@ -6,7 +6,7 @@ A flag file may come from anybody: it is text within limits, and sets flags of t
 import pathlib
 from collections.abc import Collection, Sequence
 
-from experiments import untrusted
+from experiments import suggestions, untrusted
 
 FLAG_DIR = pathlib.Path(__file__).parent / "flags"
 # Of a file and all that it names. Without them a few small files that name each other often would
@@ -96,8 +96,18 @@ def _find_flag_file(name: str, beside: pathlib.Path) -> pathlib.Path:
                 return path.resolve()
         except (OSError, ValueError):  # a name that no file can have, or a directory not to look in
             continue
-    known = ", ".join(sorted(path.name for path in FLAG_DIR.glob("*.flags")))
-    raise _error(name, f"no such file; the project's own are {known}")
+    known = sorted(path.name for path in FLAG_DIR.glob("*.flags"))
+    # By the name alone: the folder, or the ending, may be what is wrong.
+    stems = {path.removesuffix(".flags"): path for path in known}
+    stem = pathlib.PurePath(name).name.removesuffix(".flags")
+    meant = stem if stem in stems else suggestions.nearest(stem, stems)
+    if meant is None:
+        raise _error(name, f"no such file; the project's own are {', '.join(known)}")
+    raise _error(
+        name,
+        f"no such file; did you mean {stems[meant]}? `python -m experiments.train --list` shows "
+        "the project's own",
+    )
 
 
 def _error(name: str, message: str) -> ConfigError:

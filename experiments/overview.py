@@ -1,6 +1,9 @@
 """What a person is told of a run before its first step and after its last, as rows of a table."""
 
+import os
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -95,3 +98,27 @@ def after(summary: Mapping[str, Any]) -> dict[str, str]:
         parts = ", ".join(f"{_PARTS.get(name, name)} {part:.1f}" for name, part in start.items())
         rows["to the first step"] = f"{total:.1f} s ({parts})"
     return rows
+
+
+def where(workdir: str | os.PathLike[str], curves: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Where a run that has ended is to be looked at, and how it is measured further.
+
+    Args:
+      workdir: directory of the run.
+      curves: its picture; None for none.
+
+    Returns:
+      The rows; those of `after` come before them.
+
+    Example:
+      >>> where("runs/no such run", None)
+      {'robustness': "python -m experiments.evaluate --workdir='runs/no such run'"}
+    """
+    rows = {} if curves is None else {"curves": str(curves)}
+    report, summary = Path(workdir) / "report.html", Path(workdir) / "summary.json"
+    if report.is_file():
+        if summary.is_file() and summary.stat().st_mtime <= report.stat().st_mtime:
+            return {**rows, "report": str(report)}
+        rows["report"] = f"{report} (of an earlier end of this run)"
+    command = f"python -m experiments.evaluate --workdir={shlex.quote(str(workdir))}"
+    return {**rows, "robustness": command}

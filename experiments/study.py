@@ -11,20 +11,33 @@ Exit codes: 0 every run of the study has its result; 1 some runs failed, which a
 command, the study or a result is not right; 75 stopped by SIGTERM; 130 stopped by Ctrl-C.
 """
 
+if __name__ == "__main__":
+    # Before what takes seconds to import.
+    from experiments.lifecycle import signals
+
+    _stop = signals.Stop()
+    _stop.listen()
+
+import contextlib
 import dataclasses
+import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags
 
 from experiments import flagfields, records, untrusted
+from experiments.datasets import loading
+from experiments.datasets.data import DataError
 from experiments.flagfields import flag
 from experiments.flagfiles import ConfigError
 from experiments.lifecycle import exit_codes
 from experiments.lifecycle.signals import Stop
 from experiments.studying import execution, plan, results
+from experiments.studying.execution import Place
 from experiments.studying.plan import Cell, Study, StudyError
 
 
@@ -43,14 +56,14 @@ class Options:
     devices: str = flag(
         "", "accelerators, such as 0,1,2,3, each for one run at a time; without it the CPU"
     )
-    methods: str = flag("", "run only these methods, joined by ;")
-    seeds: str = flag("", "run only these seeds, joined by commas")
+    methods: str = flag("", "run only these methods of the study, joined by ;")
+    seeds: str = flag("", "run only these seeds of the study, joined by commas")
     retries: int = flag(1, "how often a run that fails is tried again", at_least=0)
     dry_run: bool = flag(False, "show the runs, and run none")
     trial_steps: int = flag(
         0,
-        "train every run for so many steps only, in WORKDIR/trial, measure and keep nothing: shows "
-        "that they start, and what they will cost; 0: the whole study",
+        "train a run of every method for so many steps only, and keep nothing of it: shows that "
+        "they start, and what the study will cost; 0: the whole study",
         at_least=0,
     )
     data_dir: str = flag("", "where TFDS keeps prepared data")
@@ -74,20 +87,26 @@ def chosen(study: Study, options: Options) -> list[Cell]:
     Raises:
       ConfigError: a method or seed that the study does not have.
     """
-    methods = [name.strip() for name in options.methods.split(";") if name.strip()]
-    seeds = [seed.strip() for seed in options.seeds.split(",") if seed.strip()]
+    # A name that a list of options has made can have a ; in it.
+    one = options.methods.strip() in study.methods
+    methods = [options.methods.strip()] if one else _listed(options.methods, ";")
+    seeds = _listed(options.seeds, ",")
     known = {"methods": list(study.methods), "seeds": [str(seed) for seed in study.seeds]}
     for name, asked in (("methods", methods), ("seeds", seeds)):
-        if unknown := [one for one in asked if one not in known[name]]:
+        if unknown := [item for item in asked if item not in known[name]]:
             raise ConfigError(
                 f"--{name}={getattr(options, name)}: the study has no {unknown[0]!r}; it has "
-                f"{', '.join(known[name])}"
+                f"{'; '.join(known[name])}"
             )
     return [
         cell
         for cell in study.cells()
         if (not methods or cell.method in methods) and (not seeds or str(cell.seed) in seeds)
     ]
+
+
+def _listed(text: str, between: str) -> list[str]:
+    return [item.strip() for item in text.split(between) if item.strip()]
 
 
 def run(study: Study, options: Options, stop: Stop) -> int:
@@ -103,97 +122,133 @@ def run(study: Study, options: Options, stop: Stop) -> int:
 
     Raises:
       ConfigError: options that do not fit the study.
-      StudyError: a result is not right.
-      OSError: a result cannot be written.
+      StudyError: a result is not right, or there are not so many cores.
+      DataError: a data set cannot be downloaded or prepared.
+      OSError: a folder cannot be written.
     """
     cells = chosen(study, options)
     left = [cell for cell in cells if results.read(study, cell) is None]
-    where = execution.places(options.jobs, [d for d in options.devices.split(",") if d])
+    to_run = _trial(left, options.trial_steps) if options.trial_steps else left
+    where = execution.places(options.jobs, _devices(options.devices), runs=len(to_run))
     workdir = Path(options.workdir or f"runs/{study.name}")
-    records.print_table(
-        {
-            "question": study.title,
-            "figures of": f"the {study.split} split",
-            "methods": f"{len({cell.method for cell in cells})}",
-            "seeds": ", ".join(str(seed) for seed in study.seeds),
-            "runs": f"{len(cells)}, {len(cells) - len(left)} of them done",
-            "rows to forward": f"{sum(cell.rows for cell in left):,.0f}",
-            "side by side": str(len(where)),
-            "run directories": str(workdir),
-        },
-        title=f"study {study.name}",
-    )
-    if options.dry_run:
-        for cell in left:
-            print(f"{cell.name}: python -m experiments.train {' '.join(cell.arguments)}")
-        return exit_codes.FINISHED
-    if options.trial_steps:
-        left, workdir = _trial(cells, options.trial_steps), workdir / "trial"
-    places = [f"--data_dir={options.data_dir}"] if options.data_dir else []
-    if options.download:
-        places.append("--download")
+    _tell(study, cells, left, where, workdir)
     work = execution.Execution(
         study,
-        left,
-        workdir=workdir,
-        train_flags=places,
-        evaluate_flags=places,
+        to_run,
+        workdir=workdir / "trial" if options.trial_steps else workdir,
+        train_flags=_of_the_machine(options),
+        evaluate_flags=_of_the_machine(options, download=options.download),
         retries=options.retries,
         stop=stop,
         say=_say,
         keeps=not options.trial_steps,
     )
+    if options.dry_run:
+        for cell in to_run:
+            for command in work.commands(cell):
+                print(shlex.join(["python", *command[1:]]))
+        return exit_codes.FINISHED
+    if options.download:
+        _prepare(to_run, options.data_dir)
     work.run(where)
+    for name, why in work.failed.items():
+        print(untrusted.error_line(f"{name} failed: {why}"), file=sys.stderr)
+    if options.trial_steps:
+        with contextlib.suppress(OSError):  # logs of what has failed stay
+            (workdir / "trial").rmdir()
+        _cost(left, work.speeds, side_by_side=len(where))
     if stop.asked():
         return stop.code
-    for name, why in work.failed.items():
-        print(f"failed: {name}: {untrusted.one_line(why)}", file=sys.stderr)
-    if options.trial_steps:
-        _cost(cells, work.speeds)
-    else:
+    if work.failed:
+        return exit_codes.FAILED
+    if not options.trial_steps:
         print(
-            f"python -m experiments.report {study.folder.as_posix()} makes the tables and figures"
+            f"python -m experiments.report {shlex.quote(study.folder.as_posix())} makes the tables "
+            "and figures"
         )
-    return exit_codes.FAILED if work.failed else exit_codes.FINISHED
+    return exit_codes.FINISHED
+
+
+def _devices(text: str) -> list[str]:
+    return [device.strip() for device in text.split(",")] if text else []
+
+
+def _of_the_machine(options: Options, *, download: bool = False) -> list[str]:
+    found = [f"--data_dir={options.data_dir}"] if options.data_dir else []
+    return [*found, "--download"] if download else found
+
+
+def _tell(
+    study: Study,
+    cells: Sequence[Cell],
+    left: Sequence[Cell],
+    where: Sequence[Place],
+    workdir: Path,
+) -> None:
+    devices = [place.device for place in where if place.device]
+    places = f"on the devices {', '.join(devices)}" if devices else "on the CPU"
+    records.print_table(
+        {
+            "question": study.title,
+            "figures of": f"the {study.split} split",
+            "methods": f"{len({cell.method for cell in cells})}",
+            "seeds": ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell in cells)),
+            "runs": f"{len(cells)}, {len(cells) - len(left)} of them done",
+            "rows to forward": f"{sum(cell.rows for cell in left):,.0f}",
+            "side by side": f"{len(where)} {places}",
+            "run directories": str(workdir),
+        },
+        title=f"study {study.name}",
+    )
+
+
+def _prepare(cells: Sequence[Cell], data_dir: str) -> None:
+    """Downloads what the runs train on: several that start together would do so at once."""
+    for config in {cell.config.dataset: cell.config for cell in cells}.values():
+        loading.of_run(config, data_dir=data_dir or config.data_dir, download=True)
 
 
 def _trial(cells: Sequence[Cell], steps: int) -> list[Cell]:
-    """The runs of the first seed, cut short."""
+    """A run of each method, cut short."""
+    first = {cell.method: cell for cell in reversed(cells)}
     return [
-        dataclasses.replace(cell, flags={**cell.flags, "steps": steps, "eval_every": steps})
-        for cell in cells
-        if cell.seed == cells[0].seed
+        dataclasses.replace(
+            cell, steps=steps, flags={**cell.flags, "steps": steps, "eval_every": steps}
+        )
+        for cell in reversed(first.values())
     ]
 
 
-def _cost(cells: Sequence[Cell], speeds: dict[str, float]) -> None:
-    """What all runs will cost at the speeds of the trial, compilation and evaluations left out."""
-    rows, total = {}, 0.0
+def _cost(cells: Sequence[Cell], speeds: Mapping[str, float], *, side_by_side: int) -> None:
+    """What the runs will cost at the speeds of the trial, compilation and evaluations left out."""
+    rows, total, unknown = {}, 0.0, 0
     for cell in cells:
-        speed = next(
-            (speeds[c.name] for c in cells if c.method == cell.method and c.name in speeds), 0
-        )
-        if speed:
-            hours = cell.steps * cell.config.batch_size / speed / 3600
-            rows[cell.name] = f"{hours:,.1f} h ({speed:,.0f} images/s)"
-            total += hours
-    records.print_table({**rows, "all": f"{total:,.1f} h"}, title="expected training time here")
+        speed = speeds.get(cell.method, 0.0)
+        unknown += not speed
+        seconds = cell.steps * cell.config.batch_size / speed if speed else 0.0
+        total += seconds
+        shown = f"{execution.shown_time(seconds)} a run ({speed:,.0f} images/s)" if speed else None
+        rows[f"{cell.method}, {cell.steps:,} steps"] = shown
+    runs = f"{len(cells) - unknown} runs" + (f", {unknown} unknown" if unknown else "")
+    rows["all, one after the other"] = f"{execution.shown_time(total)} ({runs})"
+    rows[f"all, {side_by_side} side by side"] = execution.shown_time(total / side_by_side)
+    records.print_table(rows, title="training time to expect, without compilation and evaluation")
 
 
 def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+    with contextlib.suppress(OSError):  # nobody may be listening any more
+        print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
-def main(parsed: tuple[str, Options]) -> None:
+def main(parsed: tuple[str, Options], stop: Stop | None = None) -> NoReturn:
     """Runs the program and turns its errors into one line and an exit code."""
     path, options = parsed
-    stop = Stop()
+    stop = stop or Stop()
     try:
         study = plan.read(path)
-        stop.listen()
         stop.waits()
         code = run(study, options, stop)
-    except (ConfigError, StudyError, OSError) as error:
+    except (ConfigError, StudyError, DataError, OSError) as error:
         print(untrusted.error_line(error), file=sys.stderr)
         raise SystemExit(exit_codes.REFUSED) from None
     raise SystemExit(code)
@@ -213,10 +268,15 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> tuple[
       ConfigError: no study or several, or a flag that cannot be.
     """
     paths = [arg for arg in argv[1:] if not arg.startswith("-")]
+    rest = [argv[0], *(arg for arg in argv[1:] if arg.startswith("-"))]
+    options = flagfields.parse(Options, rest, values)[0]
     if len(paths) != 1:
-        raise ConfigError(f"write python -m experiments.study STUDY; found the studies {paths}")
-    rest = [arg for arg in argv if arg not in paths]
-    return paths[0], flagfields.parse(Options, rest, values)[0]
+        found = untrusted.one_line(", ".join(paths)) if paths else "none"
+        raise ConfigError(
+            "write python -m experiments.study STUDY, the folder of one study, and every flag as "
+            f"--name=value; found {found}"
+        )
+    return paths[0], options
 
 
 def _parse(argv: Sequence[str]) -> tuple[str, Options]:
@@ -229,4 +289,4 @@ def _parse(argv: Sequence[str]) -> tuple[str, Options]:
 
 if __name__ == "__main__":
     flagfields.define(Options, flags.FLAGS)
-    app.run(main, flags_parser=_parse)
+    app.run(lambda parsed: main(parsed, _stop), flags_parser=_parse)

@@ -1,8 +1,9 @@
 """Trains a model: `python -m experiments.train --flagfile=digits.flags`.
 
 The same command again resumes the run; a finished run says so. Flag files are found by name in
-experiments/flags, and every flag below can follow one. SIGTERM and Ctrl-C stop it after the step in
-flight, with its state saved; a second one at once.
+experiments/flags, which --list shows, and every flag of --helpfull can follow one. --dry_run says
+what a run would cost. SIGTERM and Ctrl-C stop a run after the step in flight, with its state saved;
+a second one at once.
 
 Exit codes, by which a scheduler decides:
 
@@ -42,24 +43,30 @@ from absl import app, flags
 from experiments import config as config_lib
 from experiments import (
     endings,
+    flagfields,
+    guide,
     hosts,
     overview,
     owed,
     records,
     refusals,
     sharding,
+    suggestions,
     uncertainty,
     untrusted,
+    usage,
 )
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
+from experiments.checkpointing import directory
 from experiments.config import Config, ConfigError
 from experiments.datasets import loading
+from experiments.datasets.data import Data
 from experiments.lifecycle import exit_codes, process
 from experiments.lifecycle.signals import Stop
 from experiments.lifecycle.startup import Startup, process_start
 from experiments.lifecycle.watchdog import Watchdog
-from experiments.loop import Trainer
+from experiments.loop import Plan, Trainer
 from experiments.program import Program
 from experiments.progress import Progress
 from experiments.trained import Inputs
@@ -93,30 +100,16 @@ def run(config: Config, startup: Startup | None = None, stop: Stop | None = None
     else:
         startup.ends("imports")
     stop = stop or Stop()
-    workdir = Path(config.workdir)
-    refusals.check_extras(config)
-    hosts.initialise(config)
-    refusals.check_devices(config)
-    earlier = refusals.earlier_config(workdir, config)
-    refusals.check_metrics(workdir)
-    hosts.of_first(0)  # none looks there once the first has begun to write
 
     # ---------------------------------------------------------------- the data, on the host
-    data = loading.of_run(config)
-    refusals.check_data(config, data)
-    if config.umix_from:
-        weight = uncertainty.sample_weights(
-            config.umix_from,
-            len(data.train),
-            eta=config.umix_eta,
-            first_step=config.umix_first_step,
-        )
-        train = dataclasses.replace(data.train, sample_weight=weight)
-        data = dataclasses.replace(data, train=train)
-    plan = refusals.plan(config, data, earlier)
+    workdir = Path(config.workdir)
+    data, plan = _prepared(config)
     if (finished := refusals.finished(workdir, plan)) is not None:
         _tell(f"{workdir} is finished: {plan.total} steps. A higher --steps goes on from there.")
-        _tell_table(overview.after(finished), title="result of the final weights")
+        curves = workdir / "curves.png"
+        where = overview.where(workdir, curves if curves.is_file() else None)
+        rows = overview.after(finished) | where
+        _tell_table(rows, title="result of the final weights")
         return finished
     startup.ends("data")
 
@@ -172,8 +165,72 @@ def run(config: Config, startup: Startup | None = None, stop: Stop | None = None
         if hosts.is_first():
             text = json.dumps(summary, indent=2) + "\n"
             records.write_atomically(workdir / "summary.json", text)
-    _tell_table(overview.after(summary), title="result of the final weights")
+    if hosts.is_first():
+        rows = overview.after(summary) | overview.where(workdir, _curves(workdir))
+        records.print_table(rows, title="result of the final weights")
     return summary
+
+
+def dry_run(config: Config) -> None:
+    """Says what a run would be and would cost; trains nothing, leaves its directory as it is.
+
+    The data is read and the programs are compiled, as a run does: what would refuse a run at its
+    start refuses it here.
+
+    Args:
+      config: what the run is.
+
+    Raises:
+      ConfigError: the devices or the run directory do not fit the flags.
+      DataError: the data is missing or damaged.
+    """
+    from experiments import cost
+
+    data, plan = _prepared(config)
+    if refusals.finished(Path(config.workdir), plan) is not None:
+        _tell(f"{config.workdir} is finished: {plan.total} steps, none would be taken")
+    mesh = sharding.make_mesh()
+    program = program_lib.build(config, data, plan.total, mesh)
+    steps = directory.steps(Path(config.workdir) / "checkpoints")
+    rows = overview.before(config, data, plan, program, max(steps, default=0))
+    _tell_table(rows, title="would be trained")
+    _tell_table(cost.of_run(config, data, plan, program, mesh), title="would cost")
+    _tell("nothing was trained: --dry_run")
+
+
+def _prepared(config: Config) -> tuple[Data, Plan]:
+    """What is trained on and in which steps, once nothing speaks against it; changes nothing."""
+    workdir = Path(config.workdir)
+    refusals.check_extras(config)
+    hosts.initialise(config)
+    refusals.check_devices(config)
+    earlier = refusals.earlier_config(workdir, config)
+    refusals.check_metrics(workdir)
+    hosts.of_first(0)  # none looks there once the first has begun to write
+
+    data = loading.of_run(config)
+    refusals.check_data(config, data)
+    if config.umix_from:
+        weight = uncertainty.sample_weights(
+            config.umix_from,
+            len(data.train),
+            eta=config.umix_eta,
+            first_step=config.umix_first_step,
+        )
+        train = dataclasses.replace(data.train, sample_weight=weight)
+        data = dataclasses.replace(data, train=train)
+    return data, refusals.plan(config, data, earlier)
+
+
+def _curves(workdir: Path) -> Path | None:
+    """Draws the curves of a run that has ended; whatever is wrong with that, the run is good."""
+    try:
+        from experiments.reporting import training_curves
+
+        return training_curves.write(workdir)
+    except Exception as error:
+        _tell(f"careful: no curves.png: {untrusted.one_line(error)}", sys.stderr)
+        return None
 
 
 class _Log(contextlib.ExitStack):
@@ -243,25 +300,37 @@ def _tell_table(rows: Mapping[str, Any], *, title: str) -> None:
 
 
 def _parse(argv: Sequence[str]) -> Config:
+    if shown := guide.text(argv, flags.FLAGS, __doc__ or ""):
+        usage.show(shown)
+        raise SystemExit(exit_codes.FINISHED)
     # Warnings only, unless the command says otherwise: Orbax tells the story of every file at info.
     quiet = [argv[0], "--verbosity=-1", *argv[1:]]
     try:
         return config_lib.parse(quiet)
     except ConfigError as error:
-        print(untrusted.error_line(error), file=sys.stderr)
+        print(untrusted.error_line(error) + suggestions.of_error(error), file=sys.stderr)
         raise SystemExit(exit_codes.REFUSED) from None
 
 
-def main(config: Config, startup: Startup | None = None, stop: Stop | None = None) -> None:
+def main(
+    config: Config,
+    startup: Startup | None = None,
+    stop: Stop | None = None,
+    *,
+    dry: bool = False,
+) -> None:
     """Runs the program and turns its errors into one line and an exit code."""
     try:
-        run(config, startup, stop)
+        if dry:
+            dry_run(config)
+        else:
+            run(config, startup, stop)
     except (Exception, KeyboardInterrupt) as error:
         ending = endings.of(error, config)
         if ending is None:
             raise
         if not ending.together or hosts.is_first():
-            print(ending.line, file=sys.stderr)
+            print(ending.line + suggestions.of_error(error), file=sys.stderr)
         if ending.together:
             hosts.leave()
         raise SystemExit(ending.code) from None
@@ -272,10 +341,13 @@ def main(config: Config, startup: Startup | None = None, stop: Stop | None = Non
 
 
 def _own_process(config: Config) -> None:
-    process.run(lambda: main(config, Startup(process_start()), _stop), cache=config.compile_cache)
+    dry = bool(flags.FLAGS["dry_run"].value)
+    process.run(
+        lambda: main(config, Startup(process_start()), _stop, dry=dry), cache=config.compile_cache
+    )
 
 
 if __name__ == "__main__":
     config_lib.define_flags(flags.FLAGS)
-    flags.adopt_module_key_flags(config_lib)
+    flagfields.define(guide.Asked, flags.FLAGS)
     app.run(_own_process, flags_parser=_parse)

@@ -1,5 +1,6 @@
 """The program: a run's own figures come out again, and a wrong command says what is wrong."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -108,3 +109,15 @@ def test_an_unknown_archive_fails_its_part_alone(finished: tuple[Path, dict]):
     assert report["parts"]["corruptions"]["status"] == "failed"
     assert "--official=/nowhere: cannot read labels.npy" in report["parts"]["corruptions"]["reason"]
     assert report["parts"]["groups"]["status"] == "skipped"
+
+
+def test_help_is_short_the_full_help_is_whole_and_an_evaluation_is_neither():
+    short, full = (evaluate._help(["evaluate", asked]) or "" for asked in ("--help", "--helpfull"))
+    assert len(short.splitlines()) < 45 and "--workdir=RUN" in short and "--helpfull" in short
+    for field in dataclasses.fields(Command):
+        assert f"  --{field.name}" in full
+    assert {line for line in full.splitlines() if line in evaluate.GROUPS.values()} == set(
+        evaluate.GROUPS.values()
+    )
+    assert "75 stopped by SIGTERM" in full
+    assert evaluate._help(["evaluate", "--workdir=x"]) is None

@@ -52,14 +52,51 @@ def test_flag_files_are_read_and_named(tmp_path: Path):
         (["--name=c"], "name"),
         (["--rows=x"], "rows"),
         (["--rows=2.5"], "rows"),
-        (["--row=2"], "row"),
+        (["--row=2"], "Unknown command line flag 'row'; did you mean --rows?"),
+        (["--nolod"], "Unknown command line flag 'nolod'; did you mean --noloud?"),
+        (["--zzz"], "Unknown command line flag 'zzz'; --helpfull shows all"),
+        (["--name=A"], "^--name=A: must be one of a, b$"),
+        (["--name="], "^--name=: must be one of a, b$"),
         (["rows=2"], "arguments left over: rows=2"),
         (["--flagfile=none.flags"], "none.flags"),
     ],
 )
 def test_what_is_wrong_is_named(args: list[str], message: str):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message.replace("?", "[?]")):
         parse(*args)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    distance: str = flag("mse", "a distance", choices=("mse", "cosine"))
+
+    def __post_init__(self) -> None:
+        """Checks."""
+        flagfields.check(self)
+
+
+def test_a_mistyped_choice_gets_a_hint_on_the_command_line_and_in_python():
+    message = "^--distance=msee: must be one of mse, cosine; did you mean mse[?]$"
+    values = flags.FlagValues()
+    flagfields.define(Chosen, values)
+    with pytest.raises(ConfigError, match=message):
+        flagfields.parse(Chosen, ["program", "--distance=msee"], values)
+    with pytest.raises(ConfigError, match=message):
+        Chosen("msee")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("name", "one of a, b"),
+        ("rows", "at least 1 and at most 8"),
+        ("share", "above 0 and below 1"),
+        ("loud", ""),
+    ],
+)
+def test_what_is_allowed_is_said_in_words(name: str, words: str):
+    (field,) = [field for field in dataclasses.fields(Options) if field.name == name]
+    assert flagfields.allowed(field) == words
 
 
 def test_choices_hold_in_python_too():
@@ -91,7 +128,7 @@ def parse_free(*args: str) -> Free:
         ("--count=-99999999999", "--count=-99999999999: must be below"),
         ("--count=0x" + "f" * 5000, "--count=(a number of 20000 bits): must be below"),
         ("--count=" + "9" * 5000, "4300 digits"),
-        ("--seed=4294967296", "--seed=4294967296: must be below 4.29497e+09"),
+        ("--seed=4294967296", "--seed=4294967296: must be below 4,294,967,296"),
         ("--text=a\0b", "--text=a\ufffdb: must be one line without control characters"),
         ("--text=a\nb", "--text=a b: must be one line"),
         ("--text=\x1b[2J", "--text=\ufffd[2J: must be one line"),

@@ -100,3 +100,25 @@ def test_files_may_be_nested_eight_deep(tmp_path: pathlib.Path):
 def test_what_is_no_file_is_not_found(name: str):
     with pytest.raises(ConfigError, match="no such file"):
         expand_flag_files([f"--flagfile={name}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("digit.flags", "digits.flags"),
+        ("digits", "digits.flags"),
+        ("digits.flag", "digits.flags"),
+        ("elsewhere/cifar100.flags", "cifar100.flags"),
+        ("cifar100-mixup.flags", "cifar100_mixup.flags"),
+    ],
+)
+def test_a_mistyped_name_gets_a_hint(name: str, meant: str):
+    with pytest.raises(
+        ConfigError, match=f"{name}: no such file; did you mean {meant}[?] .*--list"
+    ):
+        expand_flag_files([f"--flagfile={name}"])
+
+
+def test_a_name_like_none_gets_the_names_of_all():
+    with pytest.raises(ConfigError, match=r"the project's own are cifar10\.flags, .*imagenet_vit"):
+        expand_flag_files(["--flagfile=zzz"])

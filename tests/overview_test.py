@@ -1,6 +1,8 @@
 """What a person is told of a run: every figure stands beside what it is of."""
 
+import os
 import types
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +100,26 @@ def test_the_end_says_what_else_there_is(more: dict, label: str, text: str):
 def test_a_run_that_took_no_step_has_no_time_to_its_first():
     summary = {**FIGURES, "startup": {"imports": 1.0, "data": 0.25, "total": 1.25}}
     assert overview.after(summary).keys() == overview.after(FIGURES).keys()
+
+
+def test_the_end_says_where_to_look_and_how_to_measure_further(tmp_path: Path):
+    workdir = tmp_path / "a run"
+    workdir.mkdir()
+    command = f"python -m experiments.evaluate --workdir='{workdir}'"
+    assert overview.where(workdir, None) == {"robustness": command}
+    assert overview.where(workdir, workdir / "curves.png") == {
+        "curves": f"{workdir}/curves.png",
+        "robustness": command,
+    }
+
+
+def test_a_report_is_named_and_one_that_is_older_than_the_weights_is_said_to_be(tmp_path: Path):
+    for name, time in (("summary.json", 100), ("report.html", 200)):
+        (tmp_path / name).write_text("{}")
+        os.utime(tmp_path / name, (time, time))
+    assert overview.where(tmp_path, None) == {"report": f"{tmp_path}/report.html"}
+    os.utime(tmp_path / "summary.json", (300, 300))
+    assert overview.where(tmp_path, None) == {
+        "report": f"{tmp_path}/report.html (of an earlier end of this run)",
+        "robustness": f"python -m experiments.evaluate --workdir={tmp_path}",
+    }

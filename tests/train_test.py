@@ -23,11 +23,12 @@ from runs import (
     wait_for,
 )
 
-from experiments import loop, program, sharding, train
+from experiments import cost, loop, program, sharding, train
 from experiments.datasets import data as data_lib
 from experiments.datasets import loading
 from experiments.datasets.data import DataError
 from experiments.lifecycle import exit_codes
+from experiments.reporting import training_curves
 
 
 def at_most_once(*functions):
@@ -49,6 +50,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     workdir = tmp_path_factory.mktemp("finished") / "run"
     out = finish(spawn(workdir))
     assert "rows per step" in out and "test accuracy" in out
+    # What the result says last: where to look, and what to do next.
+    assert f"curves             {workdir}/curves.png" in out
+    assert f"python -m experiments.evaluate --workdir={workdir}\n" in out
     return workdir
 
 
@@ -69,6 +73,7 @@ def test_a_run_leaves_its_flags_metrics_checkpoints_and_summary(finished: pathli
     # The term is not part of the program, so its 0 is not written down.
     assert "clean_loss" not in lines(finished)[0]
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["4", "6"]
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_golden_three_steps_of_the_whole_program(finished: pathlib.Path):
@@ -246,6 +251,65 @@ def test_what_fails_in_mid_run_has_its_exit_code_and_leaves_the_last_checkpoint(
     assert not (tmp_path / "summary.json").exists()
 
 
+QUICK = ("--model=mlp", "--policy=mixup", "--crop_padding=0", "--sem_weight=0")
+
+
+def test_a_picture_that_cannot_be_drawn_fails_no_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def failing(workdir):
+        raise RuntimeError("no font\nat all")
+
+    monkeypatch.setattr(training_curves, "write", failing)
+    summary = run(tmp_path, *QUICK, "--steps=2")
+    said = capsys.readouterr()
+    assert "careful: no curves.png: no font at all\n" in said.err
+    assert "curves.png" not in said.out and "experiments.evaluate --workdir" in said.out
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+
+
+def test_a_dry_run_says_what_a_run_would_be_and_cost_and_leaves_its_directory_as_it_is(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    args = (f"--workdir={tmp_path}", *TINY, *QUICK, "--eval_every=2", "--checkpoint_every=2")
+    train.main(parse(*args, "--steps=2"))
+    before = snapshot(tmp_path), tmp_path.stat().st_mtime_ns
+    capsys.readouterr()
+    train.main(parse(*args, "--steps=4"), dry=True)
+    said = capsys.readouterr().out
+    for told in ("rows per step", "resumed from   step 2", "would cost", "  temporaries", "GFLOP"):
+        assert told in said
+    # What is dear to find out stands in the tests of experiments.cost.
+    monkeypatch.setattr(cost, "of_run", lambda *_: {"state": "small"})
+    train.main(parse(*args, "--steps=2"), dry=True)
+    assert "is finished: 2 steps, none would be taken" in capsys.readouterr().out
+    assert (snapshot(tmp_path), tmp_path.stat().st_mtime_ns) == before
+    train.main(parse(*args, "--steps=4"))
+    assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [1, 2, 3, 4]
+    assert "dry_run" not in (tmp_path / "config.flags").read_text()
+
+
+def test_a_dry_run_is_refused_for_what_a_run_is_refused_for(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
+):
+    for args, message in (
+        (("--batch_size=12",), "--batch_size=12: must be a multiple of the 8 devices"),
+        (("--dataset=digitss", f"--data_dir={tmp_path}"), "; did you mean digits?"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            train.main(parse(f"--workdir={tmp_path / 'run'}", *TINY, *args), dry=True)
+        assert stop.value.code == exit_codes.REFUSED
+        said = capsys.readouterr()
+        assert message in said.err and "would cost" not in said.out
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_program_itself_makes_a_dry_run_when_told_to(tmp_path: pathlib.Path):
+    said = finish(spawn(tmp_path / "run", *QUICK, "--dry_run"))
+    assert "would cost" in said and "test accuracy" not in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_seed_is_another_run(finished: pathlib.Path, tmp_path: pathlib.Path):
     run(tmp_path / "run", "--seed=1")
     assert lines(tmp_path / "run")[0]["loss"] != lines(finished)[0]["loss"]
@@ -331,8 +395,13 @@ def test_importing_the_program_loads_nothing_that_no_first_step_needs():
 
 
 def test_the_program_itself_exits_with_2_and_one_line(tmp_path: pathlib.Path):
-    for args in (("--lr=1",), ("left over",), ("--alpha=-1",)):
+    for args, hint in (
+        (("--lr=1",), "did you mean --learning_rate?\n"),
+        (("--model=mpl",), "did you mean mlp?\n"),
+        (("left over",), ""),
+        (("--alpha=-1",), ""),
+    ):
         message = finish(spawn(tmp_path / "run", *args), code=2)
         assert message.startswith("error: ") and "Traceback" not in message
-        assert len(message.splitlines()) <= 2
+        assert message.endswith(hint) and len(message.splitlines()) == 1
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import Collection, Sequence
 
-# What becomes the command: takes its cores, and asks Linux to kill it when its parent is gone.
+# What becomes the command: takes its cores, and asks Linux to kill it when its parent is gone. The
+# parent is told by its number, since it can be gone before Linux is asked.
 # (Between fork and exec it would be quicker, but a program that has loaded JAX must not fork.)
 _DIES_WITH = """
 import ctypes, os, signal, sys
@@ -17,12 +18,17 @@ if os.getppid() != int(sys.argv[1]):  # gone already
     os._exit(128 + signal.SIGKILL)
 if sys.argv[2]:
     os.sched_setaffinity(0, map(int, sys.argv[2].split(",")))
-os.execvp(sys.argv[3], sys.argv[3:])
+try:
+    os.execvp(sys.argv[3], sys.argv[3:])
+except OSError as error:
+    sys.exit(f"error: cannot start {sys.argv[3]}: {error.strerror}")
 """
 
 
 def bound(command: Sequence[str], *, cores: Collection[int] = ()) -> list[str]:
     """A command that Linux kills when this process ends; elsewhere the command as it is.
+
+    To Linux the parent is the thread that starts the command: it must stay for as long.
 
     Args:
       command: a program and its arguments.
@@ -45,7 +51,13 @@ def kill_with_its_own(process: subprocess.Popen) -> None:
     """Kills a process that leads a session, with those that it has started, and waits for it.
 
     Args:
-      process: started with `start_new_session`.
+      process: started with `start_new_session`; it may have ended and left others behind.
+
+    Example:
+      >>> process = subprocess.Popen(bound(["sleep", "60"]), start_new_session=True)
+      >>> kill_with_its_own(process)
+      >>> process.returncode == -signal.SIGKILL
+      True
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -3,7 +3,7 @@
 title = "Does the gap help?"
 split = "validation"            # or test: whose rows the figures are of
 seeds = [0, 1, 2]
-reference = "sem"               # what the others are compared with
+reference = "sem, sem_weight=10" # what the others are compared with
 
 [budgets]
 steps = 600                     # equal steps
