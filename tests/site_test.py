@@ -61,18 +61,23 @@ class Page(html.parser.HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site."""
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+def _build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Builds a site, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder), *options],
         cwd=ROOT,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    done = _build(folder)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
     return folder
@@ -86,6 +91,20 @@ def pages(site: Path) -> dict[str, Page]:
         for path in sorted(site.rglob("*.html"))
         if path.name != "404.html"  # its links are from the root of a server
     }
+
+
+def test_what_leads_nowhere_does_not_build(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[a](gone.md) [b](other.md#gone) ![c](gone.png)")
+    (tmp_path / "docs" / "other.md").write_text("# Other")
+    (tmp_path / "docs" / "loose.md").write_text("# Loose")
+    settings = {"INHERIT": str(ROOT / "mkdocs.yml"), "docs_dir": "docs", "hooks": [], "plugins": []}
+    settings |= {"nav": ["index.md", "other.md"], "extra_css": [], "theme": {"name": "mkdocs"}}
+    (tmp_path / "mkdocs.yml").write_text(json.dumps(settings))  # JSON is YAML
+    done = _build(tmp_path / "site", "--config-file", str(tmp_path / "mkdocs.yml"))
+    assert done.returncode == 1
+    for told in ("'gone.md'", "an anchor '#gone'", "'gone.png'", "loose.md"):
+        assert told in done.stderr, done.stderr
 
 
 def test_every_page_of_docs_is_a_page_of_the_site(pages: dict[str, Page]) -> None:

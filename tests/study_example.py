@@ -129,22 +129,24 @@ class Asked(Stop):
         self._heard = "SIGTERM"
 
 
-def execute(study: Study, workdir: Path, *, jobs: int = 1, **options: Any) -> execution.Execution:
+def execute(
+    study: Study, workdir: Path, *, jobs: int = 1, said: list[str] | None = None, **options: Any
+) -> execution.Execution:
     """Runs a study in this process.
 
     Args:
       study: the study.
       workdir: of the run directories.
       jobs: side by side.
+      said: takes the lines that are shown.
       **options: of `execution.Execution`.
 
     Returns:
-      The execution, which has ended; `said` holds its lines.
+      The execution, which has ended.
     """
-    said: list[str] = []
-    defaults: dict[str, Any] = {"retries": 0, "stop": Stop(), "say": said.append}
+    lines = [] if said is None else said
+    defaults: dict[str, Any] = {"retries": 0, "stop": Stop(), "say": lines.append}
     cells = options.pop("cells", study.cells())
     made = execution.Execution(study, cells, workdir=workdir, **{**defaults, **options})
     made.run([execution.Place()] * jobs)
-    made.said = said  # type: ignore[attr-defined]  # for the test that looks at them
     return made
