@@ -210,7 +210,6 @@ FAULTS: Mapping[str, tuple[str, str, str]] = {
     "unfair data": ("", "validation_fraction = 0.3\n", "validation_fraction is not a method's"),
     "unfair file": ("", 'flagfile = "digits.flags"\n', "flagfile is not a method's to set"),
     "nothing held out": ("validation_fraction = 0.2", "", "needs validation_fraction above 0"),
-    "chosen on test": ('"validation"', '"test"', "must be 0; found 0.2"),
     # Too large, too deep, not to be shown.
     "large number": ("[0, 1]", f"[0x1{'0' * 2000}]", "seeds.0 is too large: a number of 8001 bits"),
     "digits": ("[0, 1]", f"[{'9' * 5000}]", "cannot be read: it has a line of more than 4,096"),
@@ -239,11 +238,11 @@ def test_a_study_has_an_end(tmp_path: Path):
 
 def test_what_a_flag_file_sets_is_looked_at_too(tmp_path: Path):
     (tmp_path / "held.flags").write_text("--validation_fraction=0.2\n")
-    text = SHORT.replace('"validation"', '"test"')
-    text = text.replace("validation_fraction = 0.2", f"flagfile = '{tmp_path / 'held.flags'}'")
-    assert "validation_fraction must be 0; found 0.2" in refused(tmp_path / "s", text)
-    # And a study of validation rows may have them from there.
-    assert make_study(tmp_path / "s", text.replace('"test"', '"validation"')).cells()
+    named = f"flagfile = '{tmp_path / 'held.flags'}'"
+    assert make_study(tmp_path / "s", SHORT.replace("validation_fraction = 0.2", named)).cells()
+    (tmp_path / "held.flags").write_text("--seed=0\n")
+    text = SHORT.replace("validation_fraction = 0.2", named)
+    assert "needs validation_fraction above 0" in refused(tmp_path / "s", text)
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path):
