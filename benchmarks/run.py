@@ -14,13 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmarks import figures, machine, ratios, report, startup, throughput, workers
+from benchmarks import figures, imports, machine, ratios, report, startup, throughput, workers
 from benchmarks.figures import Figure, Group, Settings
 from benchmarks.report import Result
 from benchmarks.workers import Measured, Subject
 
 # Measured in ways of their own, after the groups.
-_FURTHER = ("startup", "corruptions")
+_FURTHER = ("startup", "imports", "corruptions")
 
 
 def results(
@@ -44,7 +44,7 @@ def results(
         for group in groups:
             say(f"== {group.name}")
             yield of_group(group, settings, say)
-    for name, measure in zip(_FURTHER, (_startup, _corruptions), strict=True):
+    for name, measure in zip(_FURTHER, (_startup, _imports, _corruptions), strict=True):
         if name in names:
             say(f"== {name}")
             yield measure(settings, say)
@@ -154,6 +154,10 @@ def _startup(settings: Settings, say: Callable[[str], None]) -> list[Result]:
         f"--batch_size={settings.batch_size}",
     )
     return startup.measure(flags, title, rounds=settings.rounds, say=say)
+
+
+def _imports(settings: Settings, say: Callable[[str], None]) -> list[Result]:
+    return imports.measure(rounds=settings.rounds, say=say)
 
 
 def _corruptions(settings: Settings, say: Callable[[str], None]) -> list[Result]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import get_opaque_trace_state
 
 from semjax.mixing import Mix, mix_inputs
 from semjax.outputs import ApplyFn, Hidden, Outputs
@@ -96,7 +95,7 @@ class SharedPrefix:
             )
         (self._layer,) = mix.layers
         self._hook, self._held = hook, held
-        self._trace = get_opaque_trace_state()
+        self._trace = _transformation()
         self._kept: dict[int, jax.Array] = {}
         self._clean_called: list[int] = []
 
@@ -108,7 +107,7 @@ class SharedPrefix:
             pass begins.
         """
         if layer == self._layer:
-            if get_opaque_trace_state() != self._trace:
+            if _transformation() != self._trace:
                 raise ValueError(
                     f"share_prefix=True hands the hidden layer {layer} from the mixed pass to the "
                     "clean one, so apply_fn must call hidden(layer, x) outside of jax.jit, "
@@ -157,6 +156,14 @@ def input_mix(mix: Mix, x: Any) -> jax.Array:
     if 0 not in mix.layers:
         return x
     return jnp.where(_rows_of(mix, 0, x), mix_inputs(mix, x), x)
+
+
+def _transformation() -> Any:
+    """The transformation that is being traced, to be compared with another one."""
+    # Not at the top: jax.extend loads Pallas, a third of what importing semjax would add to jax.
+    from jax.extend.core import get_opaque_trace_state
+
+    return get_opaque_trace_state()
 
 
 def _rows_of(mix: Mix, layer: int, x: jax.Array) -> jax.Array:

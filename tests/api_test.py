@@ -41,7 +41,11 @@ ALLOWED_IN_SEMJAX = {
 # The one module that sets up the process it runs in: it looks into jaxlib for what XLA knows, and
 # changes an environment variable.
 ALLOWED_IN_CPU = {"importlib", "mmap", "os", "pathlib", "warnings"}
-HEAVY = ("flax", "tensorflow_datasets", "orbax", "sklearn", "PIL", "tensorboardX", "experiments")
+# Of what takes time to load: jax.extend loads Pallas.
+HEAVY = (
+    *("flax", "tensorflow_datasets", "orbax", "sklearn", "PIL", "tensorboardX", "experiments"),
+    "jax.extend",
+)
 
 
 def _defined_in(module: ModuleType) -> Iterator[tuple[str, Any]]:

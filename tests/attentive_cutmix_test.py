@@ -14,7 +14,8 @@ def drawn(policy, features, size, seed=0):
     """The mix of one key, with NumPy leaves."""
     shape = {"image": jax.ShapeDtypeStruct((len(features), *size, 3), jnp.float32)}
     probe = reference.Answers(features=jnp.asarray(features))
-    return jax.tree.map(np.asarray, policy(jax.random.key(seed), shape, probe))
+    mix = jax.jit(lambda key: policy(key, shape, probe))(jax.random.key(seed))
+    return jax.tree.map(np.asarray, mix)
 
 
 def maps(rows, height, width, channels=4):

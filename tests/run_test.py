@@ -126,7 +126,7 @@ def test_an_unknown_name_ends_the_command_with_the_allowed_ones(capsys):
     assert run.main(["--only=resnet18,resnet19"]) == 2
     error = capsys.readouterr().err
     assert "there is no resnet19; allowed: resnet18, wrn_16_4" in error
-    assert "startup, corruptions" in error
+    assert "startup, imports, corruptions" in error
 
 
 # Three rounds; the second one at half the machine's speed.

@@ -16,7 +16,8 @@ SIZES = [(8, 8), (6, 10), (7, 5), (1, 9), (1, 1)]
 def drawn(policy, saliency, seed=0):
     """The mix of one key, with NumPy leaves."""
     shape = {"image": jax.ShapeDtypeStruct((*saliency.shape, 3), jnp.float32)}
-    mix = policy(jax.random.key(seed), shape, reference.Answers(saliency=jnp.asarray(saliency)))
+    probe = reference.Answers(saliency=jnp.asarray(saliency))
+    mix = jax.jit(lambda key: policy(key, shape, probe))(jax.random.key(seed))
     return jax.tree.map(np.asarray, mix)
 
 
