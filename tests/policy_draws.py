@@ -1,5 +1,6 @@
 """Draws for the tests of the policies: the mix of a key, and many of them."""
 
+import functools
 import inspect
 
 import jax
@@ -37,10 +38,19 @@ def image_of(rows, height, width):
 
 def drawn(policy, seed=0, rows=12, size=(16, 16), valid=None):
     """The mix of one key, with NumPy leaves."""
-    batch = image_of(rows, *size)
-    if valid is not None:
-        batch["valid"] = jnp.asarray(valid)
-    return jax.tree.map(np.asarray, policy(jax.random.key(seed), batch))
+    valid = None if valid is None else jnp.asarray(valid)
+    return jax.tree.map(np.asarray, drawer(policy, rows, *size)(jax.random.key(seed), valid))
+
+
+@functools.cache
+def drawer(policy, rows, height, width):
+    """One compilation for all the keys of a policy."""
+
+    def draw(key, valid):
+        batch = image_of(rows, height, width)
+        return policy(key, batch if valid is None else {**batch, "valid": valid})
+
+    return jax.jit(draw)
 
 
 def many(policy, size=(16, 16), keys=1):
@@ -65,9 +75,10 @@ def assert_mean(values, expected):
 
 
 def assert_weight_is_the_mean(factory, sizes=((8, 8), (7, 5), (1, 9)), **options):
+    policy = factory(weight_scope="sample", **options)
     for size in sizes:
         for seed in range(2):
-            mix = drawn(factory(weight_scope="sample", **options), seed, size=size)
+            mix = drawn(policy, seed, size=size)
             assert mix.mask.shape == (12, *size, 1)
             assert mix.mask.dtype == mix.weight.dtype == np.float32
             assert mix.mask.min() >= 0
