@@ -1,6 +1,5 @@
 """Draws for the tests of the policies: the mix of a key, and many of them."""
 
-import functools
 import inspect
 
 import jax
@@ -38,19 +37,10 @@ def image_of(rows, height, width):
 
 def drawn(policy, seed=0, rows=12, size=(16, 16), valid=None):
     """The mix of one key, with NumPy leaves."""
-    valid = None if valid is None else jnp.asarray(valid)
-    return jax.tree.map(np.asarray, drawer(policy, rows, *size)(jax.random.key(seed), valid))
-
-
-@functools.cache
-def drawer(policy, rows, height, width):
-    """One compilation for all the keys of a policy."""
-
-    def draw(key, valid):
-        batch = image_of(rows, height, width)
-        return policy(key, batch if valid is None else {**batch, "valid": valid})
-
-    return jax.jit(draw)
+    batch = image_of(rows, *size)
+    if valid is not None:
+        batch["valid"] = jnp.asarray(valid)
+    return jax.tree.map(np.asarray, policy(jax.random.key(seed), batch))
 
 
 def many(policy, size=(16, 16), keys=1):
