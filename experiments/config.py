@@ -328,6 +328,12 @@ class Config:
     eval_every: int = flag(0, "steps between evaluations; 0: an epoch", at_least=0)
     checkpoint_every: int = flag(0, "steps between checkpoints; 0: eval_every", at_least=0)
     log_every: int = flag(50, "steps between lines of metrics.jsonl", at_least=1)
+    eval_gap: bool = flag(
+        False,
+        "at every evaluation also measure the gap of mixup on the rows evaluated, whatever the "
+        "method; one forward pass more of twice the rows",
+        keeps_result=True,
+    )
     record_errors: bool = flag(
         False, "at every evaluation write which training rows are misclassified", keeps_result=True
     )

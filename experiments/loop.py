@@ -195,12 +195,16 @@ class Trainer:
         return state
 
     def evaluate(self, state: TrainState, split: Labelled) -> dict[str, float]:
-        """Accuracy, NLL and ECE of the weights on a whole split."""
+        """Accuracy, NLL and ECE of the weights on a whole split, and the gap if asked for."""
         parts = self._over(split, self.program.evaluate, state)
         # Added on the host, where they are: no program, no copy back.
         total = functools.reduce(functools.partial(jax.tree.map, np.add), parts)
         summary = jax.device_get(metrics.summarise(total))
-        return {name: float(summary[name]) for name in ("accuracy", "nll", "ece", "brier")}
+        found = {name: float(summary[name]) for name in ("accuracy", "nll", "ece", "brier")}
+        if self.config.eval_gap:
+            gaps, rows = zip(*self._over(split, self.program.gap, state), strict=True)
+            found["normalised_gap"] = float(np.average(gaps, weights=rows))
+        return found
 
     def wrong(self, state: TrainState) -> np.ndarray:
         """Which rows of the training split are misclassified, bool[N]."""

@@ -39,6 +39,8 @@ class Program:
       plain_step: the same without the gap, for the steps that leave it out; None if none does.
       evaluate: `evaluate(state, batch) -> semjax.metrics.Sums`.
       correct: `correct(state, batch) -> f32[B]`, which rows are right.
+      gap: `gap(state, batch) -> (f32[], f32[])`, the normalised gap of mixup in evaluation mode,
+        and the rows that it is a mean over.
       learning_rate: `learning_rate(step) -> f32[]`.
       state_shape: the state as shapes with shardings, the template a checkpoint is restored into.
       rng: the root key of the steps.
@@ -50,6 +52,7 @@ class Program:
     plain_step: Step | None
     evaluate: Callable[..., semjax.metrics.Sums]
     correct: Callable[..., jax.Array]
+    gap: Callable[..., tuple[jax.Array, jax.Array]]
     learning_rate: Callable[[Any], Any]
     state_shape: training.TrainState
     rng: jax.Array
@@ -140,6 +143,11 @@ def build(config: Config, data: Data, total_steps: int, mesh: Mesh) -> Program:
         plain_step=compiled(without_gap(config)) if config.sem_every > 1 else None,
         evaluate=jax.jit(evaluate, in_shardings=(everywhere, rows), out_shardings=everywhere),
         correct=jax.jit(correct, in_shardings=(everywhere, rows), out_shardings=everywhere),
+        gap=jax.jit(
+            functools.partial(_gap, module, data),
+            in_shardings=(everywhere, rows),
+            out_shardings=everywhere,
+        ),
         learning_rate=learning_rate,
         state_shape=state_template(config, image_shape, data.num_classes, mesh),
         rng=sharding.put_everywhere(rng, mesh),
@@ -382,6 +390,25 @@ def _logits_fn(module: Any, data: Data) -> Callable[[Any, Any, jax.Array], jax.A
         return module.apply({"params": params, **(model_state or {})}, images, train=False).logits
 
     return logits
+
+
+def _gap(
+    module: Any, data: Data, state: training.TrainState, batch: dict[str, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """The gap of a method that need not know of any; every batch is mixed by the same draw."""
+
+    def apply(params: Any, images: jax.Array, rng: jax.Array) -> semjax.Outputs:
+        features = module.apply(
+            {"params": params, **(state.model_state or {})}, images, train=False
+        )
+        return semjax.Outputs(logits=features.logits, representation=features.pooled)
+
+    measure = semjax.make_sem_loss(apply, policy=semjax.mixup(weight_scope="sample"))
+    images = augment.normalise(batch["image"], data.mean, data.std)
+    params = state.params if state.ema_params is None else state.ema_params
+    _, aux = measure(params, {**batch, "image": images}, jax.random.key(0))
+    valid = batch.get("valid", jnp.ones(len(images), bool))
+    return aux["normalised_gap"], valid.sum(dtype=jnp.float32)
 
 
 def _learning_rate(config: Config, total_steps: int) -> Callable[[Any], Any]:

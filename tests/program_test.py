@@ -304,3 +304,31 @@ def test_rows_per_step_do_not_grow_with_the_augmentation_of_the_mixed():
     assert (plain.augmentation, plain.mixed_augmentation) == ("augmix", "none")
     clean = program.without_gap(dataclasses.replace(augmented, clean_weight=1.0))
     assert (clean.augmentation, clean.mixed_augmentation) == ("none", "augmix")
+
+
+def test_the_gap_of_an_evaluation_is_that_of_its_formula(digits: data_lib.Data):
+    built = _build(Config(model="mlp", policy="none", sem_weight=0.0, batch_size=16), digits)
+    state, rows = built.init(), 13
+    images, labels = digits.test.image[:16], digits.test.label[:16]
+    batch = {"image": images, "label": labels, "valid": np.arange(16) < rows}
+    found, count = built.gap(state, batch)
+
+    scaled = np.array(augment.normalise(images, digits.mean, digits.std))
+    scaled[rows:] = 0
+    key = jax.random.key(0)
+    mix = semjax.draw_mix(semjax.mixup(weight_scope="sample"), {**batch, "image": scaled}, key)
+    weight, partner = np.asarray(mix.weight), np.asarray(mix.partner)
+    assert (partner[:rows] < rows).all() and (partner[:rows] != np.arange(rows)).any()
+
+    def pooled(x: np.ndarray) -> np.ndarray:
+        module = models.create("mlp", 10)
+        return np.asarray(module.apply({"params": state.params}, x, train=False).pooled)
+
+    def mixed(x: np.ndarray) -> np.ndarray:
+        by = weight.reshape(-1, *(1,) * (x.ndim - 1))
+        return by * x + (1 - by) * x[partner]
+
+    target = mixed(pooled(scaled))[:rows]
+    square = np.square(pooled(mixed(scaled))[:rows] - target).mean()
+    np.testing.assert_allclose(found, square / (target.var(0).mean() + 1e-6), rtol=1e-4)
+    assert count == rows

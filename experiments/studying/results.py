@@ -230,7 +230,7 @@ def _told(config: Config) -> dict[str, Any]:
 
 
 def _curve(workdir: Path) -> dict[str, list[Any]]:
-    """What each evaluation while training found, and the mean gap of the steps before it."""
+    """What each evaluation found; without --eval_gap the mean gap of the steps before it."""
     found: dict[str, list[Any]] = {"step": [], "accuracy": [], "nll": [], "normalised_gap": []}
     gap = None
     for line in records.read_metrics(workdir):
@@ -239,7 +239,7 @@ def _curve(workdir: Path) -> dict[str, list[Any]]:
             found["step"].append(line["step"])
             found["accuracy"].append(line["test_accuracy"])
             found["nll"].append(line["test_nll"])
-            found["normalised_gap"].append(gap)
+            found["normalised_gap"].append(line.get("test_normalised_gap", gap))
     return found
 
 
