@@ -9,10 +9,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import compiling
 import jax
 import pytest
-
-from semjax import cpu
 
 # Eight devices on any machine, so that a test can compare one device with many in one process.
 jax.config.update("jax_num_cpu_devices", 8)
@@ -22,27 +21,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Each key is used once.
 jax.config.update("jax_debug_key_reuse", True)
-
-# Half of what a small program takes to compile, and no part of what it computes: the newer emitters
-# of fused loops, and code generation in several parts. XLA ends the process over a flag it does not
-# know, and reads its flags when the first device is looked for: the programs that tests start are
-# compiled as a user's are.
-_QUICK = {"xla_cpu_use_fusion_emitters": "false", "xla_cpu_parallel_codegen_split_count": "1"}
-
-
-def _start_backend() -> None:
-    given = os.environ.get("XLA_FLAGS", "")
-    if given.strip() and not given.lstrip().startswith("-"):
-        return  # a file of flags
-    known = [
-        f"--{name}={value}" for name, value in _QUICK.items() if cpu._jaxlib_knows(f"\0{name}\0")
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", " ".join([*known, given]))  # the user's come last, and stand
-        jax.devices()
-
-
-_start_backend()
+# From here on the settings stand.
+compiling.start_backend()
 
 
 @pytest.fixture(autouse=True)

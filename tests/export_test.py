@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -74,7 +75,8 @@ def same_bits(found, reference, name):
 def test_a_process_without_flax_has_the_same_bits(tmp_path):
     folders = export_all(tmp_path, SMALL)
     # The tests of this process compile so; the programs of the long test do not.
-    run_program(READER, folders, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": compiling.flags()}
+    run_program(READER, folders, **settings)
     for folder, (name, image_shape, compute_dtype) in zip(folders, SMALL, strict=True):
         found = outputs(folder, "read")
         reference = expected(made(name, image_shape, compute_dtype), some_images(image_shape))

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import compiling
 import jax
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ FLAGS = (
     *("--log_every=1", "--eval_every=4", "--checkpoint_every=2"),
 )
 # As this process compiles, so that both add up in the same order.
-SAME = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}
+SAME = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": compiling.flags()}
 
 
 def launched(workdir: Path, *args: str, processes: int = 2) -> runs.Running:
