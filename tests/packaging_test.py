@@ -108,13 +108,13 @@ def test_the_classifiers_name_the_pythons_that_are_tested() -> None:
 
 
 def _beside_the_code() -> set[str]:
-    """Every file of the packages that is no Python, by its path in the repository."""
+    """Every file of the packages that a program reads, by its path in the repository."""
     return {
         str(path.relative_to(ROOT))
         for folder in ("semjax", "experiments")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
-        if not any(part == "results" for part in path.parts)
+        if not {"results", "report"} & set(path.parts)  # what a study has found
     }
 
 
