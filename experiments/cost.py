@@ -149,6 +149,7 @@ def _told(ask: Any) -> Any:
     """What a back end says of a program; None for one that does not tell."""
     try:
         return ask()
+    # Both are how back ends of JAX say that they do not tell.
     except (NotImplementedError, jax.errors.JaxRuntimeError):
         return None
 

@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import alive, until
 
 from experiments.lifecycle import children
 
@@ -16,22 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 30.0  # seconds that anything is waited for
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a parent's death")
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{process}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def python(text: str, *args: str) -> list[str]:

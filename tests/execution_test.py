@@ -1,17 +1,17 @@
 """Cells side by side: each is made once, what fails says why, and nothing stays behind a stop."""
 
+import functools
 import json
 import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from study_example import SHORT, Asked, execute, make_study, stand_ins, starts
+from study_example import SHORT, Asked, execute, make_study, put_stand_ins, starts
+from waiting import until
 
 from experiments.lifecycle.signals import Stop
 from experiments.studying import execution, results
@@ -29,21 +29,7 @@ def study(tmp_path: Path) -> Study:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts programs that do almost nothing in place of the real ones."""
-    monkeypatch.setattr(execution, "_POLL", 0.01)
-
-    def put(**texts: str) -> None:
-        for name, command in stand_ins(**texts).items():
-            monkeypatch.setattr(execution, name, command)
-
-    return put
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    return functools.partial(put_stand_ins, monkeypatch)
 
 
 # --- What is run ---------------------------------------------------------------------------------

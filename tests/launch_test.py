@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from waiting import alive, until
 
 from experiments import launch
 from experiments.lifecycle import exit_codes
@@ -47,22 +47,6 @@ def started(folder: Path, text: str, *, grace: float) -> subprocess.Popen:
     )
     until(lambda: all((folder / f"ready.{number}").exists() for number in (0, 1)))
     return launcher
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{process}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def ids(folder: Path) -> list[int]:

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from experiments.lifecycle.signals import Stop
 from experiments.studying import execution, plan
 from experiments.studying.plan import Study
@@ -150,3 +152,15 @@ def execute(
     made = execution.Execution(study, cells, workdir=workdir, **{**defaults, **options})
     made.run([execution.Place()] * jobs)
     return made
+
+
+def put_stand_ins(monkeypatch: pytest.MonkeyPatch, **texts: str) -> None:
+    """Puts programs that do almost nothing in place of the real ones.
+
+    Args:
+      monkeypatch: takes them away again.
+      **texts: as for `stand_ins`.
+    """
+    monkeypatch.setattr(execution, "_POLL", 0.01)
+    for name, command in stand_ins(**texts).items():
+        monkeypatch.setattr(execution, name, command)

@@ -1,12 +1,12 @@
 """The program: what it runs and says, how it ends, and that a run alone gives the same figures."""
 
 import configparser
+import functools
 import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import runs
 from absl import flags
-from study_example import SHORT, TOML, Asked, make_study, stand_ins, starts
+from study_example import SHORT, TOML, Asked, make_study, put_stand_ins, stand_ins, starts
+from waiting import alive, until
 
 from experiments import evaluate, flagfields, study, train
 from experiments.config import Config
@@ -34,36 +35,13 @@ LIMIT = 300.0  # seconds that anything is waited for
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts programs that do almost nothing in place of the real ones."""
-    monkeypatch.setattr(execution, "_POLL", 0.01)
-
-    def put(**texts: str) -> None:
-        for name, command in stand_ins(**texts).items():
-            monkeypatch.setattr(execution, name, command)
-
-    return put
+    return functools.partial(put_stand_ins, monkeypatch)
 
 
 def parse(*args: str) -> tuple[str, Options]:
     values = flags.FlagValues()
     flagfields.define(Options, values)
     return study.parse(["study", *args], values)
-
-
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{process}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 # --- The command ---------------------------------------------------------------------------------
