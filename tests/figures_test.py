@@ -1,5 +1,6 @@
 """What the figures of a study show, read from their artists, and what they leave out."""
 
+import dataclasses
 import io
 import json
 
@@ -10,7 +11,7 @@ from PIL import Image
 from study_results_example import make_results, make_study
 
 from experiments.reporting.report_svg import COLOURS
-from experiments.studying import figures, measures, tables
+from experiments.studying import figures, looks, measures, tables
 
 ALL = ["trade_off.png", "differences.png", "corruptions.png", "gap.png", "projection.png"]
 
@@ -54,7 +55,7 @@ def test_all_figures_are_files_of_1000_pixels_on_white(study, blocks):
     found = figures.draw(study, blocks)
     assert list(found) == ALL
     for picture in found.values():
-        content = figures.png(picture.figure)
+        content = looks.png(picture.figure)
         image = Image.open(io.BytesIO(content))
         assert image.format == "PNG" and abs(image.width - 1000) < 5
         assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
@@ -63,7 +64,7 @@ def test_all_figures_are_files_of_1000_pixels_on_white(study, blocks):
 
 
 def test_the_same_results_give_the_same_file(study, blocks):
-    one, other = (figures.png(figures.trade_off(study, blocks).figure) for _ in range(2))
+    one, other = (looks.png(figures.trade_off(study, blocks).figure) for _ in range(2))
     assert one == other
 
 
@@ -122,11 +123,6 @@ def test_a_method_looks_the_same_in_all_figures(study, blocks):
     by_row = {int(line.get_ydata()[0]): to_hex(line.get_color()) for line in points}
     assert by_row == {0: colours[3], 1: colours[0], 2: colours[2], 3: colours[4]}
     assert to_hex(trade_off.axes[0].texts[0].get_color()) == colours[0]
-
-
-def test_more_methods_than_colours_differ_in_marker():
-    looks = [figures._look(place) for place in range(28)]
-    assert len({(look["color"], look["marker"]) for look in looks}) == 28
 
 
 def test_curves_are_means_over_seeds_with_bands(study, blocks, results):
@@ -250,7 +246,7 @@ def test_one_seed_gives_points_without_intervals(tmp_path):
     assert not any(len(segment) for segment in intervals.get_segments())
     assert np.isfinite(axis.lines[-1].get_xdata()).all()
     for picture in found.values():
-        figures.png(picture.figure)
+        looks.png(picture.figure)
 
 
 def test_without_a_choice_up_to_four_methods_have_panels(study, blocks):
@@ -284,6 +280,12 @@ def test_the_legend_of_many_methods_stays_inside_and_leaves_room(study, blocks):
         ("t", "x", label): dict.fromkeys(range(30), curve) for label in ("normalised gap", "y")
     }
     figure = figures._curves(panels, names)
-    figures.png(figure)  # lays the figure out
+    looks.png(figure)  # lays the figure out
     assert figure.legends[0].get_window_extent().width <= figure.bbox.width
     assert figure.axes[0].get_window_extent().height > 2.2 * figure.dpi
+
+
+def test_the_caption_says_where_the_gap_is_from(study, blocks):
+    assert "the one that training measures" in figures.gap(study, blocks).caption
+    evaluated = dataclasses.replace(study, train={**study.train, "eval_gap": True})
+    assert f"that of mixup on the {study.split} rows" in figures.gap(evaluated, blocks).caption

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from study_results_example import made_up, make_results, make_study, write
 
-from experiments.studying import figures, summary
-from experiments.studying.figures import Picture
+from experiments.studying import figures, looks, summary
+from experiments.studying.looks import Picture
 from experiments.studying.plan import StudyError
 from experiments.studying.summary import OutdatedError
 
@@ -54,7 +54,7 @@ def plain_pictures(monkeypatch):
     """Names instead of figures: what they show is tested elsewhere."""
     pictures = {name: Picture(Figure(), f"alt of {name}", f"caption of {name}") for name in FIGURES}
     monkeypatch.setattr(figures, "draw", lambda study, blocks: pictures)
-    monkeypatch.setattr(figures, "png", lambda figure: b"PNG")
+    monkeypatch.setattr(looks, "png", lambda figure: b"PNG")
 
 
 def test_a_study_is_told_by_its_file(folder):

@@ -5,8 +5,7 @@ budget. What was not measured is not drawn.
 """
 
 import dataclasses
-import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,35 +14,15 @@ from matplotlib.patheffects import withStroke
 
 from experiments.reporting.headline import Metric
 from experiments.reporting.report_svg import COLOURS, floats, in_style, short
-from experiments.studying import measures, tables
+from experiments.studying import looks, measures, tables
+from experiments.studying.looks import Picture
 from experiments.studying.measures import Block, Row
 from experiments.studying.plan import Study
 from experiments.studying.statistics import Difference, difference, spread
 
-# 998 pixels wide.
-_DOTS_PER_INCH = 96
-_WIDTH = 10.4
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", ":", "-.")
-_GREY, _INK = "#7b8794", "#1c2733"
 _MOST_PANELS = 4
 _MOST_LINES = 10
 _FOREST = ("accuracy", "mce", "nll", "ece")
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure and what is to be said of it.
-
-    Attributes:
-      figure: the figure.
-      alt: what is shown, for those who cannot see it.
-      caption: how to read it.
-    """
-
-    figure: Figure
-    alt: str
-    caption: str
 
 
 def draw(study: Study, blocks: Sequence[Block]) -> dict[str, Picture]:
@@ -65,32 +44,6 @@ def draw(study: Study, blocks: Sequence[Block]) -> dict[str, Picture]:
     }
     found = {name: make(study, blocks) for name, make in makers.items()}
     return {name: picture for name, picture in found.items() if picture is not None}
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a file.
-
-    Args:
-      figure: the figure.
-
-    Returns:
-      The PNG, on white: a page may be dark.
-    """
-    target = io.BytesIO()
-    _save(figure, target)
-    return target.getvalue()
-
-
-@in_style
-def _save(figure: Figure, target: io.BytesIO) -> Figure:
-    figure.savefig(
-        target,
-        format="png",
-        dpi=_DOTS_PER_INCH,
-        facecolor="white",
-        metadata={"Software": None},  # the version would change the file
-    )
-    return figure
 
 
 def trade_off(study: Study, blocks: Sequence[Block]) -> Picture | None:
@@ -138,14 +91,14 @@ def _trade_off(
 ) -> Figure:
     # A series may have fewer points in one panel than in another: named in each by its own.
     labels = {_label(line, names) for lines in panels.values() for line in lines if line}
-    height = 4.8 + _legend_height(labels)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    height = 4.8 + looks.legend_height(labels)
+    figure = Figure(figsize=(looks.WIDTH, height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     handles: dict[str, Any] = {}
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for line in filter(None, lines):
             first, name = min(place for _, place, _ in line), _label(line, names)
-            look = _look(first) | {"linestyle": "-", "linewidth": 1.1, "markersize": 6.5}
+            look = looks.of_method(first) | {"linestyle": "-", "linewidth": 1.1, "markersize": 6.5}
             clean, corrupted = zip(*(point for _, _, point in line), strict=True)
             x, y = ([one.mean for one in found] for found in (clean, corrupted))
             error = [[one.sd or 0.0 for one in found] for found in (clean, corrupted)]
@@ -169,7 +122,7 @@ def _trade_off(
         axis.set_xlabel("accuracy on clean images, % →")
         axis.margins(0.12)
     axes[0].set_ylabel("accuracy on corrupted images, % →")
-    _legend(figure, handles)
+    looks.add_legend(figure, handles)
     return figure
 
 
@@ -208,13 +161,14 @@ def gap(study: Study, blocks: Sequence[Block]) -> Picture | None:
             }
     if not any(lines for (_, _, label), lines in panels.items() if label.startswith("normalised")):
         return None
+    of = "the one that training measures, on the method's own mixes, where it does"
+    if study.train.get("eval_gap"):
+        of = f"that of mixup on the {study.split} rows, whatever the method"
     some = f" {len(methods)} of the {len(study.methods)} methods are shown." if left_out else ""
     return Picture(
         _curves(panels, measures.by_look(study)),
         "The normalised gap and the accuracy over training, a line per method",
-        "Mean over seeds, with a band of one standard deviation. The gap is the one that training "
-        "measures, on the method's own mixes; methods that do not measure it have no line there."
-        f"{some}",
+        f"Mean over seeds, with a band of one standard deviation. The gap is {of}.{some}",
     )
 
 
@@ -237,13 +191,13 @@ def _curves(
 ) -> Figure:
     rows = len(panels) // 2
     drawn = {place for lines in panels.values() for place in lines}
-    height = 3.4 * rows + 0.2 + _legend_height({short(names[place]) for place in drawn})
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    height = 3.4 * rows + 0.2 + looks.legend_height({short(names[place]) for place in drawn})
+    figure = Figure(figsize=(looks.WIDTH, height), layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False).ravel()
     handles: dict[str, Any] = {}
     for axis, ((title, xlabel, ylabel), lines) in zip(axes, panels.items(), strict=True):
         for place, (x, y, deviation) in lines.items():
-            look = _look(place)
+            look = looks.of_method(place)
             (handles[short(names[place])],) = axis.plot(x, y, **look)
             axis.fill_between(
                 x, y - deviation, y + deviation, color=look["color"], alpha=0.13, lw=0
@@ -255,7 +209,7 @@ def _curves(
         if ylabel.startswith("normalised"):
             axis.set_ylim(bottom=0)
     # Not in the order of the first panel, which lacks methods without a gap.
-    _legend(figure, {short(n): handles[short(n)] for n in names if short(n) in handles})
+    looks.add_legend(figure, {short(n): handles[short(n)] for n in names if short(n) in handles})
     return figure
 
 
@@ -309,7 +263,7 @@ def _corruptions(
     columns = max(len(found) for _, _, found in panels)
     counts = [sum(map(len, kinds.values())) for _, kinds, _ in panels]
     heights = [0.2 * count + 0.8 for count in counts]
-    figure = Figure(figsize=(_WIDTH, sum(heights) + 0.4), layout="constrained")
+    figure = Figure(figsize=(looks.WIDTH, sum(heights) + 0.4), layout="constrained")
     grid = figure.add_gridspec(len(panels), columns, height_ratios=heights)
     for line, (title, kinds, found) in enumerate(panels):
         names = [name.replace("_", " ") for listed in kinds.values() for name in listed]
@@ -317,8 +271,8 @@ def _corruptions(
         for column, (method, place, points) in enumerate(found):
             axis = figure.add_subplot(grid[line, column], sharex=first, sharey=first)
             first = first or axis
-            axis.axvline(0, color=_GREY, linewidth=1, zorder=1)
-            _intervals(axis, points, np.arange(len(names)), _look(place))
+            axis.axvline(0, color=looks.GREY, linewidth=1, zorder=1)
+            _intervals(axis, points, np.arange(len(names)), looks.of_method(place))
             start = 0.0
             for order, listed in enumerate(kinds.values()):
                 if order % 2 == 0:
@@ -375,7 +329,7 @@ def _differences(
     lines = len(panels) // columns
     methods = [name for name in study.methods if name != study.reference]
     height = lines * (0.24 * len(methods) + 0.9)
-    figure = Figure(figsize=(_WIDTH, height + 0.1), layout="constrained")
+    figure = Figure(figsize=(looks.WIDTH, height + 0.1), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False, sharey=True, sharex="col")
     places = measures.by_look(study)
     for axis, (block, metric, points) in zip(axes.ravel(), panels, strict=True):
@@ -386,10 +340,10 @@ def _differences(
                     axis,
                     [_scaled(points[method], scale)],
                     np.asarray([order]),
-                    _look(places.index(method)),
+                    looks.of_method(places.index(method)),
                     hollow=not points[method].significant,
                 )
-        axis.axvline(0, color=_GREY, linewidth=1, zorder=1)
+        axis.axvline(0, color=looks.GREY, linewidth=1, zorder=1)
         if metric is panels[0][1]:
             axis.set_title(block.title, loc="left")
         unit = "points" if metric.percent else ""
@@ -461,8 +415,8 @@ def _projected(row: Row) -> dict[str, np.ndarray] | None:
 def _projection(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     columns = len(panels) if len(panels) < _MOST_PANELS else 2
     lines = -(-len(panels) // columns)
-    side = _WIDTH / max(columns, 2)
-    figure = Figure(figsize=(_WIDTH, lines * 0.9 * side + 0.7), layout="constrained")
+    side = looks.WIDTH / max(columns, 2)
+    figure = Figure(figsize=(looks.WIDTH, lines * 0.9 * side + 0.7), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     handles: dict[str, Any] = {}
     for axis, (method, found) in zip(axes, panels.items(), strict=True):
@@ -471,7 +425,7 @@ def _projection(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             *clean.T, c=found["label"], cmap="viridis", s=9, alpha=0.35, linewidths=0
         )
         for pair in zip(interpolated, mixed, strict=True):
-            axis.plot(*np.stack(pair).T, color=_INK, linewidth=0.8, zorder=2)
+            axis.plot(*np.stack(pair).T, color=looks.INK, linewidth=0.8, zorder=2)
         for name, points, place in (
             ("representation of a mixed image", mixed, 1),
             ("mix of the two clean representations", interpolated, 0),
@@ -479,7 +433,7 @@ def _projection(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             handles[name] = axis.scatter(
                 *points.T,
                 color=COLOURS[place],
-                marker=_MARKERS[place],
+                marker=looks.MARKERS[place],
                 s=20,
                 zorder=3,
                 linewidths=0.5,
@@ -490,35 +444,9 @@ def _projection(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         first, second = found["explained"]
         axis.set_xlabel(f"first component ({100 * first:.0f} %)")
         axis.set_ylabel(f"second component ({100 * second:.0f} %)")
-    _legend(figure, handles)
+    looks.add_legend(figure, handles)
     return figure
 
 
 def _metric(name: str) -> Metric:
     return next(metric for metric in measures.MEASURES if metric.name == name)
-
-
-def _look(place: int) -> dict[str, Any]:
-    """Colour, marker and dash of a method: after all colours the markers are others."""
-    around = place // len(COLOURS)
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": _MARKERS[(place + around) % len(_MARKERS)],
-        "linestyle": _DASHES[around % len(_DASHES)],
-    }
-
-
-def _legend_columns(names: Collection[str]) -> int:
-    # A letter is about 5 points wide, a handle with its margins about 50.
-    widest = 50 + 5 * max(map(len, names))
-    return max(1, min(len(names), int(72 * _WIDTH // widest)))
-
-
-def _legend_height(names: Collection[str]) -> float:
-    """In inches: many names must not take the place of the panels."""
-    return 0.2 + 0.2 * -(-len(names) // _legend_columns(names))
-
-
-def _legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    columns = _legend_columns(handles)
-    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=columns)

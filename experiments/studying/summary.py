@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments import records, untrusted
 from experiments.reporting.headline import look_up
-from experiments.studying import figures, measures, plan, results, tables
-from experiments.studying.figures import Picture
+from experiments.studying import figures, looks, measures, plan, results, tables
+from experiments.studying.looks import Picture
 from experiments.studying.measures import Block
 from experiments.studying.plan import Study, StudyError
 from experiments.studying.tables import code, escaped, markdown
@@ -110,7 +110,7 @@ def write(summary: Summary, folder: Path) -> list[Path]:
     """
     files: dict[Path, str | bytes] = {folder / PAGE: page(summary)}
     for name, picture in summary.pictures.items():
-        files[folder / name] = figures.png(picture.figure)
+        files[folder / name] = looks.png(picture.figure)
     for path, content in files.items():
         records.write_atomically(path, content)
     return list(files)
