@@ -74,6 +74,7 @@ class World:
         self.clock = clock if clock is not None else [0.0]
         self.losses = losses or (lambda step: float(step))
         self.waited: set[int] = set()
+        self.gaps: list[int] = []
         self.config = Config(model="mlp", batch_size=BATCH, **options)
         label = np.zeros(16, np.int32)
         split = data_lib.Split(np.zeros((16, 2, 2, 1), np.uint8), label)
@@ -86,6 +87,7 @@ class World:
             plain_step=plain,
             step_at=lambda step: plain if plain and step % self.config.sem_every else whole,
             evaluate=self.evaluate,
+            gap=self.gap,
             learning_rate=lambda step: 0.1,
             rng=None,
         )
@@ -135,6 +137,11 @@ class World:
         count = jnp.asarray(batch["valid"]).sum().astype(jnp.float32)
         return dataclasses.replace(metrics.zeros(), count=count, correct=count)
 
+    def gap(self, state, batch):
+        """1 over 6 rows, then 4 over 2."""
+        self.gaps.append(state)
+        return (np.float32(4.0), 2) if len(self.gaps) % 2 == 0 else (np.float32(1.0), 6)
+
     def save(self, step, state, metrics=None):
         self.clock[0] += 500.0
         self.events.append(("saves", step))
@@ -178,6 +185,14 @@ def test_a_line_is_fetched_once_later_steps_are_on_their_way_unless_its_step_is_
             assert world.at("line", step) > world.at("whole", step + 1)
     assert world.at("line", 14) < world.at("evaluates", 14) < world.at("evaluation", 14)
     assert world.at("evaluation", 14) < world.at("shows", 14) < world.at("saves", 14)
+
+
+def test_an_evaluation_has_the_gap_if_asked_as_a_mean_over_rows():
+    plan = Plan(total=4, eval_every=2, checkpoint_every=2, log_every=1)
+    asked, plain = World(plan, eval_gap=True).run(), World(plan).run()
+    found = [line["test_normalised_gap"] for _, line in asked.lines if "test_accuracy" in line]
+    assert found == [1.75, 1.75] and asked.gaps == [2, 2, 4, 4]
+    assert not plain.gaps and not any("test_normalised_gap" in line for _, line in plain.lines)
 
 
 def test_no_more_steps_are_in_flight_than_are_allowed():
