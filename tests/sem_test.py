@@ -10,118 +10,32 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import reference
 from jax.test_util import check_grads
+from sem_example import (
+    CHOSEN,
+    TERMS,
+    assert_terms,
+    assert_trees_equal,
+    batch_of,
+    expected,
+    grads,
+    grouped,
+    halving,
+    masked_rows,
+    mix_of,
+    mlp,
+    normal,
+    pointwise,
+    spatial,
+    terms,
+    weights_of,
+)
 
 import semjax
 from semjax import Mix, Outputs, make_sem_loss
 from semjax.drawing import draw_mix
-
-TERMS = ("loss", "mixed_loss", "clean_loss", "gap", "accuracy", "weight")
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def mlp(params, images, rng):
-    """One tanh layer and a linear head: curved, so that its gap is not 0."""
-    features = jnp.tanh(images.reshape(len(images), -1) @ params["w"])
-    return Outputs(logits=features @ params["head"], representation=features)
-
-
-def spatial(params, images, rng):
-    """A curved 1x1 convolution: a feature map on the images' own grid."""
-    cells = jnp.tanh(images @ params["w"])
-    return Outputs(logits=cells.mean((1, 2)) @ params["head"], representation=cells)
-
-
-def halving(params, images, rng):
-    """As `spatial`, on half the grid: a cell may hold pixels of both rows."""
-    outputs = spatial(params, images, rng)
-    rows, height, width, features = outputs.representation.shape
-    blocks = outputs.representation.reshape(rows, height // 2, 2, width // 2, 2, features)
-    return dataclasses.replace(outputs, representation=blocks.mean((2, 4)))
-
-
-def pointwise(params, images, rng):
-    """A 1x1 convolution and a bias: affine at every pixel."""
-    cells = images @ params["w"] + params["b"].reshape(1, 1, 1, -1)
-    return Outputs(logits=cells.mean((1, 2)) @ params["head"], representation=cells)
-
-
-def weights_of(inputs, features=4, classes=5):
-    return {
-        "w": normal(inputs, features, seed=1),
-        "b": normal(features, seed=2),
-        "head": normal(features, classes, seed=3),
-    }
-
-
-def batch_of(rows=7, shape=(4, 6, 2), classes=5, **extra):
-    label = np.random.default_rng(5).integers(0, classes, rows)
-    return {"image": normal(rows, *shape, seed=4), "label": label, **extra}
-
-
-def mix_of(rows=7, shape=None, seed=6):
-    """A bijection with a weight of its own for every row, and a mask when a shape is given."""
-    rng = np.random.default_rng(seed)
-    partner, weight, mask = rng.permutation(rows), rng.random(rows).astype(np.float32), None
-    if shape is not None:
-        mask = (rng.random((rows, *shape, 1)) < 0.6).astype(np.float32)
-        weight = mask.mean((1, 2, 3))
-    return Mix(
-        jnp.asarray(partner, jnp.int32),
-        jnp.asarray(weight),
-        None if mask is None else jnp.asarray(mask),
-    )
-
-
-def masked_rows(masked):
-    """A padded batch, its mix, and the valid rows: 1 and 4 are padding."""
-    valid = np.array([True, False, True, True, False, True, True])
-    mix = mix_of(shape=(4, 6) if masked else None)
-    mix = dataclasses.replace(mix, partner=jnp.array([3, 1, 5, 2, 4, 6, 0]))
-    return batch_of(valid=valid, mix=mix), np.flatnonzero(valid)
-
-
-def terms(apply_fn=mlp, params=None, batch=None, seed=0, compiled=False, **options):
-    """The aux of one call; compiled where its shapes are seldom used, which is quicker."""
-    params = weights_of(48) if params is None else params
-    batch = batch_of(mix=mix_of()) if batch is None else batch
-    loss = make_sem_loss(apply_fn, **options)
-    return (jax.jit(loss) if compiled else loss)(params, batch, jax.random.key(seed))[1]
-
-
-def grads(apply_fn=mlp, params=None, batch=None, seed=0, **options):
-    params = weights_of(48) if params is None else params
-    batch = batch_of(mix=mix_of()) if batch is None else batch
-    loss = make_sem_loss(apply_fn, **options)
-    return jax.grad(loss, has_aux=True)(params, batch, jax.random.key(seed))[0]
-
-
-def expected(batch=None, params=None, mix=None, **options):
-    batch = batch_of() if batch is None else batch
-    params = weights_of(48) if params is None else params
-    mix = mix_of() if mix is None else mix
-    mask = None if mix.mask is None else np.asarray(mix.mask)
-    partner, weight = np.asarray(mix.partner), np.asarray(mix.weight)
-    return reference.sem_mlp(
-        params, batch["image"], batch["label"], partner, weight, mask=mask, **options
-    )
-
-
-def assert_terms(aux, numbers, names=TERMS, **tolerance):
-    tolerance = tolerance or {"rtol": 2e-5, "atol": 1e-6}
-    for name in names:
-        np.testing.assert_allclose(aux[name], numbers[name], err_msg=name, **tolerance)
-
-
-def assert_trees_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
 
 # --- the equation -----------------------------------------------------------------------------
 
@@ -528,181 +442,6 @@ def test_default_is_mixup_with_the_gap_at_weight_1():
     assert_trees_equal(terms(batch=batch), written_out)
 
 
-# Two augmented copies of the rows of `batch_of()`, of which the first is mixed.
-VIEWS = normal(7, 2, 4, 6, 2, seed=9)
-LINEAR = weights_of(48)
-
-
-def linear(params, images, rng):
-    """No tanh anywhere: its mixes have no gap unless they are of other rows."""
-    features = images.reshape(len(images), -1) @ params["w"] + params["b"][None]
-    return Outputs(logits=features @ params["head"], representation=features)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"clean_weight": 0.5},
-        {"passes": "joint", "consistency_weight": 2.0},
-        {"stop_gradient": "clean", "distance": "cosine"},
-        {"sem_weight": 0},
-    ],
-)
-@pytest.mark.parametrize("masked", [False, True])
-def test_mixing_views_that_are_the_images_changes_no_bit(masked, options):
-    batch, _ = masked_rows(masked)
-    batch["views"] = np.stack([batch["image"], VIEWS[:, 1]], axis=1)
-    found = []
-    for source in ("views", "image"):
-        loss = make_sem_loss(mlp, mixed_from=source, **options)
-        run = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        found.append(run(weights_of(48), batch, jax.random.key(0)))
-    assert_trees_equal(*found)
-
-
-def expected_of_views(batch, rows=slice(None), distance="mse"):
-    """The terms in NumPy of a linear model: mixes of the first views, against clean rows."""
-    w, b, head = (np.float64(LINEAR[name]) for name in ("w", "b", "head"))
-    partner, weight = (np.asarray(x) for x in (batch["mix"].partner, batch["mix"].weight))
-
-    def encode(x):
-        return np.float64(x).reshape(len(x), -1) @ w + b
-
-    target = np.eye(5)[batch["label"]]
-    mixed = encode(reference.interpolate(partner, weight, batch["views"][:, 0]))
-    clean = encode(batch["image"])
-    both = reference.interpolate(partner, weight, target)
-    return {
-        "mixed_loss": reference.cross_entropy(mixed @ head, both)[rows].mean(),
-        "clean_loss": reference.cross_entropy(clean @ head, target)[rows].mean(),
-        "gap": reference.gap(
-            mixed[rows], reference.interpolate(partner, weight, clean)[rows], distance
-        ),
-        "clean_accuracy": (np.argmax(clean @ head, 1) == batch["label"])[rows].mean(),
-    }
-
-
-@pytest.mark.parametrize("passes", ["separate", "joint"])
-@pytest.mark.parametrize("distance", ["mse", "normalised_mse"])
-def test_mixes_of_views_are_compared_with_mixes_of_clean_rows(distance, passes):
-    batch = batch_of(mix=mix_of(), views=VIEWS)
-    options = {"distance": distance, "clean_weight": 0.5, "passes": passes}
-    aux = terms(linear, batch=batch, mixed_from="views", compiled=True, **options)
-    numbers = expected_of_views(batch, distance=distance)
-    assert_terms(aux, numbers, names=numbers)
-    assert aux["gap"] > 1e-2
-    total = numbers["mixed_loss"] + 0.5 * numbers["clean_loss"] + numbers["gap"]
-    np.testing.assert_allclose(aux["loss"], total, rtol=2e-5)
-
-
-@pytest.mark.parametrize("dirt", [np.nan, 1e30])
-def test_padding_of_views_goes_nowhere(dirt):
-    batch, rows = masked_rows(masked=False)
-    batch["views"] = np.where(batch["valid"].reshape(7, 1, 1, 1, 1), VIEWS, np.float32(dirt))
-    options = {"mixed_from": "views", "clean_weight": 0.5}
-    aux = terms(linear, batch=batch, compiled=True, **options)
-    numbers = expected_of_views(batch | {"views": VIEWS}, rows)
-    assert_terms(aux, numbers, names=numbers)
-    run = jax.jit(jax.grad(make_sem_loss(linear, **options), has_aux=True))
-    wanted = run(LINEAR, batch | {"views": VIEWS}, jax.random.key(0))
-    assert_trees_equal(run(LINEAR, batch, jax.random.key(0)), wanted)
-
-
-def test_views_are_mixed_and_compared_with_the_clean_predictions_too():
-    """The mix takes the first view; the consistency is that of all views, as without it."""
-    batch = batch_of(mix=mix_of(), views=VIEWS)
-    options = {"batch": batch, "consistency_weight": 2.0, "compiled": True}
-    views, image = (terms(mixed_from=source, **options) for source in ("views", "image"))
-    np.testing.assert_allclose(views["consistency"], image["consistency"], rtol=1e-6)
-    assert views["mixed_loss"] != image["mixed_loss"]
-    other = batch | {"views": VIEWS[:, ::-1]}
-    assert terms(mixed_from="views", **options | {"batch": other})["gap"] != views["gap"]
-
-
-def test_mixes_of_views_without_a_gap_are_the_plain_method_on_the_views():
-    batch = batch_of(mix=mix_of(), views=VIEWS)
-    options = {"sem_weight": 0, "mixed_from": "views"}
-    plain = batch | {"image": VIEWS[:, 0]}
-    assert_trees_equal(terms(batch=batch, **options), terms(batch=plain, sem_weight=0))
-
-
-def test_a_regression_mixes_views_too():
-    batch = batch_of(mix=mix_of(), views=VIEWS)
-    batch["label"] = normal(7, 5, seed=8)
-    aux = terms(linear, batch=batch, mixed_from="views", label_loss="mse", compiled=True)
-    mix, w = mix_of(), np.float64(LINEAR["w"])
-    mixed = reference.interpolate(mix.partner, mix.weight, VIEWS[:, 0]).reshape(7, -1)
-    logits = (mixed @ w + LINEAR["b"]) @ np.float64(LINEAR["head"])
-    label = reference.interpolate(mix.partner, mix.weight, batch["label"])
-    np.testing.assert_allclose(aux["mixed_loss"], np.square(logits - label).mean(), rtol=2e-5)
-    classes = expected_of_views(batch | {"label": np.zeros(7, int)})
-    np.testing.assert_allclose(aux["gap"], classes["gap"], rtol=2e-5)
-
-
-def test_mixes_of_views_at_a_hidden_layer_are_of_what_the_views_became():
-    batch = batch_of(mix=mix_of(), views=VIEWS)
-    layer = jnp.ones(7, jnp.int32)
-    batch["mix"] = dataclasses.replace(batch["mix"], layer=layer, layers=(1,))
-
-    def hooked(params, images, rng, hidden):
-        x = hidden(1, jnp.tanh(images.reshape(len(images), -1) @ params["w"]))
-        return Outputs(logits=x @ params["head"], representation=x)
-
-    aux = terms(hooked, batch=batch, mixed_from="views", compiled=True)
-    mix, w = mix_of(), np.float64(LINEAR["w"])
-    of_views, of_images = (
-        reference.interpolate(mix.partner, mix.weight, np.tanh(np.float64(x).reshape(7, -1) @ w))
-        for x in (VIEWS[:, 0], batch["image"])
-    )
-    np.testing.assert_allclose(aux["gap"], reference.gap(of_views, of_images, "mse"), rtol=2e-5)
-
-
-def test_policies_that_look_at_the_model_are_shown_the_clean_rows():
-    seen = []
-
-    def policy(key, batch, probe=None):
-        seen.extend((batch["image"], probe.saliency()))
-        return mix_of()
-
-    for source in ("image", "views"):
-        terms(spatial, weights_of(2), batch_of(views=VIEWS), policy=policy, mixed_from=source)
-    assert_trees_equal(seen[:2], seen[2:])
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({}, ValueError, r"mixed_from='views' needs batch\['views'\].*found None"),
-        ({"views": VIEWS[:, :0]}, ValueError, r"found \(7, 0, 4, 6, 2\)"),
-        ({"views": VIEWS[:, 0]}, ValueError, r"found \(7, 4, 6, 2\)"),
-        ({"views": VIEWS.astype(np.uint8)}, TypeError, "must be floating, as the images are"),
-        (
-            {"views": VIEWS, "image": {"a": VIEWS[:, 0], "b": VIEWS[:, 0]}},
-            *(ValueError, "mixed_from='views' is for one input; .* is a tree of 2"),
-        ),
-    ],
-)
-def test_views_that_cannot_be_mixed_are_refused(changes, error, message):
-    with pytest.raises(error, match=message):
-        terms(batch={**batch_of(mix=mix_of()), **changes}, mixed_from="views")
-
-
-# Six groups of two rows; a third of them are the groups 0 and 3.
-CHOSEN = np.array([0, 1, 6, 7])
-
-
-def grouped(masked=False, padded=False):
-    """Twelve rows in six groups, in which the partner is the other row, and their mix."""
-    mix = mix_of(12, (4, 6) if masked else None)
-    mix = dataclasses.replace(mix, partner=jnp.arange(12) ^ 1, groups=6)
-    batch = batch_of(12, mix=mix)
-    if padded:
-        batch["valid"] = np.arange(12) != 7
-        batch["image"][7] = np.nan
-        mix = dataclasses.replace(mix, partner=mix.partner.at[6].set(6).at[7].set(7))
-    return {**batch, "mix": mix}
-
-
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_gap_of_a_fraction_is_that_of_every_kth_group(masked, padded):
@@ -731,50 +470,6 @@ def test_gap_of_a_fraction_is_that_of_every_kth_group(masked, padded):
     if not (masked or padded):  # what is no part of the gap is over all rows as before
         numbers = expected(batch, mix=batch["mix"])
         assert_terms(aux, numbers, ("mixed_loss", "accuracy", "weight"))
-
-
-def test_gap_of_a_fraction_compares_mixes_of_views_with_its_clean_rows():
-    batch = grouped()
-    batch["views"] = normal(12, 1, 4, 6, 2, seed=9)
-    aux = terms(linear, batch=batch, mixed_from="views", sem_fraction=1 / 3, compiled=True)
-    wanted = expected_of_views(batch, CHOSEN)
-    assert_terms(aux, wanted, names=("gap", "clean_accuracy"))
-    assert_terms(aux, expected_of_views(batch), names=("mixed_loss",))
-
-
-def test_shards_mix_their_own_views():
-    batch = grouped()
-    batch["views"] = normal(12, 2, 4, 6, 2, seed=9)
-
-    def halves(x):
-        return jnp.asarray(x).reshape(2, 6, *jnp.shape(x)[1:])
-
-    shards = {name: halves(batch[name]) for name in ("image", "label", "views")}
-    partner = jnp.broadcast_to(jnp.arange(6, dtype=jnp.int32) ^ 1, (2, 6))
-    shards["mix"] = Mix(partner, halves(batch["mix"].weight), groups=3)
-    loss = make_sem_loss(linear, mixed_from="views", axis_name="shards")
-
-    def of_shard(batch):
-        return jax.lax.pmean(loss(LINEAR, batch, jax.random.key(0))[1], "shards")
-
-    found = jax.jit(jax.vmap(of_shard, axis_name="shards"))(shards)
-    for name in ("mixed_loss", "gap"):
-        wanted = expected_of_views(batch)[name]
-        np.testing.assert_allclose(found[name], [wanted, wanted], rtol=2e-5)
-
-
-def test_parts_of_a_batch_mix_their_own_views():
-    batch, optimizer = grouped(), optax.sgd(1.0)
-    batch["views"] = normal(12, 2, 4, 6, 2, seed=9)
-    step = functools.partial(
-        semjax.train_step,
-        make_loss=lambda model_state: make_sem_loss(linear, mixed_from="views"),
-        optimizer=optimizer,
-        accumulate=2,
-    )
-    state = semjax.training.init_state(jax.tree.map(jnp.asarray, LINEAR), optimizer)
-    _, logs = jax.jit(step)(state, batch, jax.random.key(0))
-    assert_terms(logs, expected_of_views(batch), names=("mixed_loss", "gap", "clean_accuracy"))
 
 
 @pytest.mark.parametrize("stop", ["none", "clean"])
