@@ -18,11 +18,12 @@ import numpy as np
 import semjax
 from benchmarks import backend
 from benchmarks.work import Work, take
-from experiments import feed, models, policies, program, sharding, train
+from experiments import models, policies, program, sharding, train
 from experiments.config import Config
 from experiments.datasets import loading
 from experiments.datasets.data import Data, Split
 from experiments.lifecycle import allocator
+from experiments.training import feed
 from semjax.hidden import input_mix
 
 _LONG = 10**9

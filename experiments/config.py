@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from absl import flags
 
 import semjax
-from experiments import conflicts, flagfields, models, policies
+from experiments import models, policies
+from experiments.command_line import conflicts, flagfields
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 from experiments.datasets import decoded
 from experiments.datasets.data import SAMPLINGS
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
 from experiments.lifecycle import compile_cache
 from semjax import losses, options
@@ -35,7 +36,7 @@ class Config:
       >>> Config(learning_rate=-1.0)
       Traceback (most recent call last):
       ...
-      experiments.flagfiles.ConfigError: --learning_rate=-1.0: must be above 0
+      experiments.command_line.flagfiles.ConfigError: --learning_rate=-1.0: must be above 0
     """
 
     # Where the run lives.

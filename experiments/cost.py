@@ -15,10 +15,10 @@ from jax.sharding import Mesh
 from experiments import program as program_lib
 from experiments.config import Config
 from experiments.datasets.data import Data
-from experiments.feed import evaluation_batches, feed
 from experiments.layers import convolution, onednn
-from experiments.loop import Plan
 from experiments.program import Program
+from experiments.training.feed import evaluation_batches, feed
+from experiments.training.loop import Plan
 from semjax.training import TrainState
 
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"

@@ -25,14 +25,15 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import flagfields, records, trained, untrusted, usage
+from experiments import records, trained, untrusted
+from experiments.command_line import flagfields, usage
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 from experiments.datasets import loading
 from experiments.datasets.data import Data, DataError
 from experiments.evaluation import runner
 from experiments.evaluation.plan import Plan
 from experiments.evaluation.subject import Subject
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import compile_cache, exit_codes, process
 from experiments.reporting import comparison
 from experiments.trained import Trained

@@ -32,10 +32,11 @@ from absl import app, flags
 from flax import traverse_util
 from jax import export as jax_export
 
-from experiments import flagfields, models, read_export, records, trained, untrusted
+from experiments import models, read_export, records, trained, untrusted
+from experiments.command_line import flagfields
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 from experiments.datasets.data import DataError
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import compile_cache, exit_codes, process
 from experiments.trained import Trained
 from semjax import augment

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import exit_codes
 
 # Seconds that processes wait for each other at the start. A cluster starts them minutes apart.

@@ -25,9 +25,10 @@ from typing import IO, Any, NoReturn
 
 from absl import app, flags
 
-from experiments import flagfields, untrusted
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
+from experiments import untrusted
+from experiments.command_line import flagfields
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 from experiments.lifecycle import children, exit_codes
 
 _POLL = 0.05  # seconds between looks at the processes

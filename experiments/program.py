@@ -12,11 +12,12 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 import semjax
-from experiments import feed, models, policies, sharding
+from experiments import models, policies, sharding
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.datasets.data import Data
-from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
+from experiments.training import feed
 from semjax import augment, augmix, pixmix, randaugment, resized_crop, training
 from semjax.options import fraction_parts
 
@@ -35,7 +36,7 @@ class Program:
     Attributes:
       init: `init() -> TrainState`, made on the devices from the seed alone.
       step: `step(state, batch, rng) -> (state, logs)`; the state given is donated, the batch is
-        one of `experiments.feed`.
+        one of `experiments.training.feed`.
       plain_step: the same without the gap, for the steps that leave it out; None if none does.
       evaluate: `evaluate(state, batch) -> semjax.metrics.Sums`.
       correct: `correct(state, batch) -> f32[B]`, which rows are right.

@@ -29,11 +29,12 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from experiments import flagfields, records, untrusted
+from experiments import records, untrusted
+from experiments.command_line import flagfields
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 from experiments.datasets import loading
 from experiments.datasets.data import DataError
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import exit_codes
 from experiments.lifecycle.signals import Stop
 from experiments.studying import execution, plan, results

@@ -41,24 +41,11 @@ import jax
 from absl import app, flags
 
 from experiments import config as config_lib
-from experiments import (
-    endings,
-    flagfields,
-    guide,
-    hosts,
-    overview,
-    owed,
-    records,
-    refusals,
-    sharding,
-    suggestions,
-    uncertainty,
-    untrusted,
-    usage,
-)
+from experiments import hosts, records, sharding, uncertainty, untrusted
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
 from experiments.checkpointing import directory
+from experiments.command_line import flagfields, guide, suggestions, usage
 from experiments.config import Config, ConfigError
 from experiments.datasets import loading
 from experiments.datasets.data import Data
@@ -66,10 +53,11 @@ from experiments.lifecycle import exit_codes, process
 from experiments.lifecycle.signals import Stop
 from experiments.lifecycle.startup import Startup, process_start
 from experiments.lifecycle.watchdog import Watchdog
-from experiments.loop import Plan, Trainer
 from experiments.program import Program
-from experiments.progress import Progress
 from experiments.trained import Inputs
+from experiments.training import endings, overview, owed, refusals
+from experiments.training.loop import Plan, Trainer
+from experiments.training.progress import Progress
 from semjax.training import TrainState
 
 

@@ -21,10 +21,10 @@ from experiments import config as config_lib
 from experiments import models, sharding, untrusted
 from experiments import program as program_lib
 from experiments.checkpoint import CheckpointError, Checkpoints
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.datasets import loading
 from experiments.datasets.data import Data
-from experiments.flagfiles import ConfigError
 from experiments.layers import convolution
 from semjax import augment
 
@@ -222,7 +222,7 @@ def load(workdir: str | Path, *, weights: str = "final", data: Data | None = Non
       >>> load("/nowhere")
       Traceback (most recent call last):
       ...
-      experiments.flagfiles.ConfigError: --workdir=/nowhere: no run there: it has no config.flags
+      experiments.command_line.flagfiles.ConfigError: --workdir=/nowhere: no run there: ...
     """
     workdir = Path(workdir)
     if weights not in WEIGHTS:

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import flagfiles
+from experiments.command_line import flagfiles
 from experiments.config import Config, ConfigError
 
 

@@ -10,10 +10,11 @@ import pytest
 from jax.sharding import AxisType, Mesh
 from runs import parse
 
-from experiments import cost, program, refusals, sharding
+from experiments import cost, program, sharding
 from experiments.datasets import loading
 from experiments.layers import onednn
 from experiments.program import Program
+from experiments.training import refusals
 
 ERM = ("--model=mlp", "--policy=none", "--sem_weight=0", "--batch_size=16", "--steps=4")
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GFLOP": 1e9, "MFLOP": 1e6}

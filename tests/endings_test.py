@@ -2,13 +2,13 @@
 
 import pytest
 
-from experiments import endings
 from experiments.checkpoint import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from experiments.config import Config, ConfigError
 from experiments.datasets.data import DataError
 from experiments.lifecycle import exit_codes as codes
 from experiments.lifecycle.signals import Stop
-from experiments.loop import DataLostError, Stopped, TrainingError
+from experiments.training import endings
+from experiments.training.loop import DataLostError, Stopped, TrainingError
 
 LOST = "UNAVAILABLE: Gloo all-reduce failed: Connection closed by peer"
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from experiments import evaluate, flagfields, train
+from experiments import evaluate, train
+from experiments.command_line import flagfields
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.evaluate import Command
-from experiments.flagfiles import ConfigError
 
 # One policy, few rows, one corruption: what the parts measure stands in their own tests.
 QUICK = (

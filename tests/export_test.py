@@ -19,10 +19,11 @@ from absl import flags
 from exported_models import MODULES, READER, made, outputs, run_program, some_images
 from flax import traverse_util
 
-from experiments import export, flagfields, models, read_export, train, trained
+from experiments import export, models, read_export, train, trained
+from experiments.command_line import flagfields
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.datasets import loading
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import exit_codes
 from semjax import augment
 

@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import loop, sharding, train
+from experiments import sharding, train
 from experiments.lifecycle import exit_codes
+from experiments.training import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 # Quick steps; a checkpoint, a line or an evaluation at almost any moment.

@@ -8,10 +8,11 @@ import made_sets
 import numpy as np
 import pytest
 
-from experiments import feed, program, sharding
+from experiments import program, sharding
 from experiments.config import Config
 from experiments.datasets import data as data_lib
 from experiments.datasets import loading, streaming
+from experiments.training import feed
 
 ROWS, BATCH = 48, 16
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from experiments import flagfields
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
+from experiments.command_line import flagfields
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pytest
 from absl import flags
 
 from experiments import config as config_lib
+from experiments.command_line.flagfiles import ConfigError, expand_flag_files
 from experiments.config import Config
-from experiments.flagfiles import ConfigError, expand_flag_files
 
 
 def parse(*args: str) -> Config:

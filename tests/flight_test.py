@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import pytest
 
-from experiments import flight
-from experiments.flight import IN_FLIGHT, Clock, one_by_one
+from experiments.training import flight
+from experiments.training.flight import IN_FLIGHT, Clock, one_by_one
 
 
 class Result:

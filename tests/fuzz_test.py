@@ -27,13 +27,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from experiments import config as config_lib
-from experiments import evaluate, feed, flagfiles, policies, report, train
+from experiments import evaluate, policies, report, train
 from experiments import program as program_lib
+from experiments.command_line import flagfiles
 from experiments.config import Config
 from experiments.datasets import loading
 from experiments.evaluation import runner
 from experiments.lifecycle import exit_codes
 from experiments.reporting import report_page
+from experiments.training import feed
 
 CODES = {value for name, value in vars(exit_codes).items() if name.isupper()}
 STUCK_AFTER = 15.0  # seconds, of a case that takes milliseconds

@@ -13,9 +13,10 @@ import pytest
 from absl import flags
 
 from experiments import config as config_lib
-from experiments import flagfields, guide, listing, train
+from experiments import train
+from experiments.command_line import flagfields, guide, listing
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
-from experiments.flagfiles import ConfigError
 
 
 def shown(*args: str) -> str | None:

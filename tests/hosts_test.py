@@ -14,8 +14,8 @@ import jax
 import pytest
 
 from experiments import hosts
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import exit_codes
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import listing
-from experiments.flagfiles import FLAG_DIR, ConfigError
+from experiments.command_line import listing
+from experiments.command_line.flagfiles import FLAG_DIR, ConfigError
 
 FOUND = listing.entries()
 

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import flight, loop, owed, sharding
+from experiments import sharding
 from experiments.config import Config
 from experiments.datasets import data as data_lib
 from experiments.datasets.data import DataError
-from experiments.flight import IN_FLIGHT
 from experiments.lifecycle.signals import Stop
 from experiments.lifecycle.startup import Startup
 from experiments.lifecycle.watchdog import Watchdog
-from experiments.loop import DataLostError, Plan, Stopped, Trainer, TrainingError
-from experiments.owed import Owed
+from experiments.training import flight, loop, owed
+from experiments.training.flight import IN_FLIGHT
+from experiments.training.loop import DataLostError, Plan, Stopped, Trainer, TrainingError
+from experiments.training.owed import Owed
 from semjax import metrics
 
 BATCH = 8

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import out_of_memory
 from experiments.config import Config
+from experiments.training import out_of_memory
 
 
 def test_a_device_and_a_host_without_memory_are_known():

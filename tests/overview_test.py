@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import overview
 from experiments.config import Config
 from experiments.datasets.data import Data, Split
-from experiments.loop import Plan
+from experiments.training import overview
+from experiments.training.loop import Plan
 
 FIGURES = {
     "test_accuracy": 0.87654,

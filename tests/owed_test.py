@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import owed
-from experiments.flagfiles import ConfigError
-from experiments.owed import Owed
+from experiments.command_line.flagfiles import ConfigError
+from experiments.training import owed
+from experiments.training.owed import Owed
 
 REPORTED = (
     ({"loss": np.float32(0.1), "skipped": np.int32(1), "gap": np.float32(np.nan)}, {"gap"}),

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from experiments.command_line.flagfiles import ConfigError
 from experiments.evaluation.plan import GAP_POLICIES, PARTS, Plan
-from experiments.flagfiles import ConfigError
 from semjax.corruptions import CORRUPTIONS
 
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from experiments.progress import Progress
+from experiments.training.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from absl import flags
 
-from experiments import config, evaluate, flagfields
+from experiments import config, evaluate
+from experiments.command_line import flagfields
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import runs
 
-from experiments import refusals, train
+from experiments import train
 from experiments.checkpoint import Checkpoints
 from experiments.config import ConfigError
 from experiments.datasets.data import Data
 from experiments.lifecycle import exit_codes
-from experiments.loop import Plan
+from experiments.training import refusals
+from experiments.training.loop import Plan
 
 FLAGS = (
     *("--model=mlp", "--policy=mixup", "--crop_padding=0"),

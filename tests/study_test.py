@@ -17,12 +17,13 @@ from absl import flags
 from study_example import SHORT, TOML, Asked, make_study, put_stand_ins, stand_ins, starts
 from waiting import alive, until
 
-from experiments import evaluate, flagfields, study, train
+from experiments import evaluate, study, train
+from experiments.command_line import flagfields
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.datasets import loading
 from experiments.datasets.data import DataError
 from experiments.evaluate import Command
-from experiments.flagfiles import ConfigError
 from experiments.lifecycle import exit_codes
 from experiments.lifecycle.signals import Stop
 from experiments.study import Options

@@ -3,10 +3,10 @@
 import pytest
 from runs import parse
 
-from experiments import suggestions
+from experiments.command_line import suggestions
+from experiments.command_line.flagfiles import ConfigError
 from experiments.datasets import loading
 from experiments.datasets.data import DataError
-from experiments.flagfiles import ConfigError
 
 KNOWN = ("sem_weight", "seed", "learning_rate", "weight_decay", "alpha")
 

@@ -23,12 +23,13 @@ from runs import (
     wait_for,
 )
 
-from experiments import cost, loop, program, sharding, train
+from experiments import cost, program, sharding, train
 from experiments.datasets import data as data_lib
 from experiments.datasets import loading
 from experiments.datasets.data import DataError
 from experiments.lifecycle import exit_codes
 from experiments.reporting import training_curves
+from experiments.training import loop
 
 
 def at_most_once(*functions):

@@ -11,9 +11,9 @@ import pytest
 
 from experiments import program, sharding, train, trained
 from experiments.checkpoint import Checkpoints
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.datasets import loading
-from experiments.flagfiles import ConfigError
 
 TINY = {"model": "cnn", "batch_size": 32, "steps": 12, "eval_every": 4, "eval_batch_size": 80}
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from experiments import usage
-from experiments.flagfields import flag
+from experiments.command_line import usage
+from experiments.command_line.flagfields import flag
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def test_flags_of_libraries_are_named():
 
 
 CLOSED = """
-from experiments import usage
+from experiments.command_line import usage
 usage.show("line\\n" * 100000)
 """
 

@@ -10,8 +10,8 @@ import pytest
 from network_reference import random_images, random_variables
 
 from experiments import program, sharding
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
-from experiments.flagfiles import ConfigError
 from experiments.layers.convolution import convolve
 from experiments.networks.vit import Attention, TransformerBlock, ViT
 

@@ -101,7 +101,8 @@ def test_a_step_that_hangs_on_a_device_is_ended_though_the_main_thread_is_inside
 
 STUCK_INPUT = """
 import sys, threading
-from experiments import loop, train
+from experiments import train
+from experiments.training import loop
 from experiments.lifecycle.watchdog import Watchdog
 import runs
 expects = Watchdog.expects

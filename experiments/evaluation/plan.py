@@ -3,9 +3,9 @@
 import dataclasses
 from fractions import Fraction
 
-from experiments import flagfields
-from experiments.flagfields import flag
-from experiments.flagfiles import ConfigError
+from experiments.command_line import flagfields
+from experiments.command_line.flagfields import flag
+from experiments.command_line.flagfiles import ConfigError
 from experiments.policies import POLICIES
 from semjax.corruptions import CORRUPTIONS
 

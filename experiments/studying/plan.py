@@ -41,9 +41,9 @@ from absl import flags
 
 from experiments import config as config_lib
 from experiments import program, untrusted
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.evaluation.plan import Plan
-from experiments.flagfiles import ConfigError
 from experiments.studying import fairness
 
 FILE = "study.toml"

@@ -12,8 +12,8 @@ from experiments import program as program_lib
 from experiments.config import Config
 from experiments.datasets.data import Data
 from experiments.datasets.streaming import Stream
-from experiments.loop import Plan
 from experiments.program import Program
+from experiments.training.loop import Plan
 
 _PARTS = {"first_step": "the step itself"}  # where the key alone would not tell
 

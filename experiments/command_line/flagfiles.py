@@ -6,9 +6,10 @@ A flag file may come from anybody: it is text within limits, and sets flags of t
 import pathlib
 from collections.abc import Collection, Sequence
 
-from experiments import suggestions, untrusted
+from experiments import untrusted
+from experiments.command_line import suggestions
 
-FLAG_DIR = pathlib.Path(__file__).parent / "flags"
+FLAG_DIR = pathlib.Path(__file__).parents[1] / "flags"
 # Of a file and all that it names. Without them a few small files that name each other often would
 # keep a program reading for ever.
 _MOST_BYTES = 2**20

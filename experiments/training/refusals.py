@@ -15,7 +15,7 @@ from experiments import policies, records, untrusted
 from experiments.config import Config, ConfigError
 from experiments.datasets import data as data_lib
 from experiments.datasets.data import Data, DataError, Split
-from experiments.loop import Plan
+from experiments.training.loop import Plan
 
 
 def check_extras(config: Config) -> None:

@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments import flagfields
+from experiments.command_line import flagfields
 
 _WIDEST = 100
 _NAMES = {"help": ("help", "helpshort", "h", "?"), "helpfull": ("helpfull",)}

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 from experiments import untrusted
-from experiments.flagfiles import FLAG_DIR, expand_flag_files
+from experiments.command_line.flagfiles import FLAG_DIR, expand_flag_files
 
 _FIRST_LINE = re.compile(r"# (?P<description>\S.*?)\. (?P<expected>(?:Measured|Not measured)\b.*)")
 _NARROWEST = 24  # a column of text is wrapped at no fewer characters

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments import records, untrusted
-from experiments.flagfiles import ConfigError
+from experiments.command_line.flagfiles import ConfigError
 
 # What a step has reported, and the names of it that no line shows.
 Report = tuple[Mapping[str, Any], set[str]]

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from experiments import models, policies
-from experiments.flagfiles import ConfigError
+from experiments.command_line.flagfiles import ConfigError
 from semjax import options
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def _models() -> Iterable[str]:
 
 def _data_sets() -> list[str]:
     """The embedded ones, those of the project's flag files and, if TFDS is there, all of TFDS."""
-    from experiments import listing  # it reads flag files, which give hints too
+    from experiments.command_line import listing  # it reads flag files, which give hints too
 
     found = {*_EMBEDDED, *(entry.data_set for entry in listing.entries())}
     try:

@@ -19,20 +19,20 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import hosts, uncertainty
-from experiments import owed as owed_lib
 from experiments import program as program_lib
 from experiments.checkpoint import Checkpoints
 from experiments.config import Config
 from experiments.datasets.data import Data, DataError, Labelled
-from experiments.feed import evaluation_batches, feed
-from experiments.flight import IN_FLIGHT, Clock, one_by_one, wait_for
 from experiments.lifecycle import allocator
 from experiments.lifecycle.signals import Stop
 from experiments.lifecycle.startup import Startup
 from experiments.lifecycle.watchdog import Watchdog
-from experiments.owed import Owed
 from experiments.program import Program
-from experiments.progress import Progress
+from experiments.training import owed as owed_lib
+from experiments.training.feed import evaluation_batches, feed
+from experiments.training.flight import IN_FLIGHT, Clock, one_by_one, wait_for
+from experiments.training.owed import Owed
+from experiments.training.progress import Progress
 from semjax import metrics
 from semjax.training import TrainState
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from experiments import hosts, out_of_memory, untrusted
+from experiments import hosts, untrusted
 from experiments.checkpoint import CheckpointDamaged, CheckpointError, CheckpointMismatch
 from experiments.config import Config, ConfigError
 from experiments.datasets.data import DataError
 from experiments.lifecycle import exit_codes
-from experiments.loop import DataLostError, Stopped, TrainingError
+from experiments.training import out_of_memory
+from experiments.training.loop import DataLostError, Stopped, TrainingError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import suggestions, untrusted
-from experiments.flagfiles import ConfigError, expand_flag_files
+from experiments import untrusted
+from experiments.command_line import suggestions
+from experiments.command_line.flagfiles import ConfigError, expand_flag_files
 
 # What a step counter, an int32, can hold.
 _BELOW = 2**31
@@ -56,7 +57,7 @@ def flag(
       >>> check(Options(rows=0))
       Traceback (most recent call last):
       ...
-      experiments.flagfiles.ConfigError: --rows=0: must be at least 1
+      experiments.command_line.flagfiles.ConfigError: --rows=0: must be at least 1
     """
     return dataclasses.field(
         default=default,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from experiments import listing, usage
+from experiments.command_line import listing, usage
+from experiments.command_line.flagfields import flag
 from experiments.config import Config
-from experiments.flagfields import flag
 
 _START = """\
 Trains a model by semantic equivariant mixup or another method, and tests it.

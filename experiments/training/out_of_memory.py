@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
+from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
-from experiments.flagfiles import ConfigError
 
 
 def is_meant(error: BaseException) -> bool:

@@ -1,0 +1,1 @@
+"""What a person types and is answered: flags, flag files, their conflicts, help and lists."""
