@@ -102,17 +102,18 @@ def _with_prefix(element: str, name: str) -> str:
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", element)
 
 
-def short(text: Any) -> str:
+def short(text: Any, *, longest: int = _LONGEST) -> str:
     """A text as short as a figure needs it.
 
     Args:
       text: of a report.
+      longest: number of characters.
 
     Returns:
-      The text in one line, at most 30 characters; never one that matplotlib hides.
+      The text in one line, at most so long; never one that matplotlib hides.
     """
     shown = " ".join(plain(text).split())
-    shown = shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     # Matplotlib leaves labels that start with "_" out of legends.
     return "\N{ZERO WIDTH SPACE}" + shown if shown.startswith("_") else shown
 

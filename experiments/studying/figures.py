@@ -4,7 +4,6 @@ A method has the same colour and marker in all of them. A row of panels, or a pa
 budget. What was not measured is not drawn.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,17 +11,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from experiments.reporting.headline import Metric
-from experiments.reporting.report_svg import COLOURS, floats, in_style, short
-from experiments.studying import looks, measures, tables
+from experiments.reporting.report_svg import COLOURS, in_style, short
+from experiments.studying import intervals, looks, measures
 from experiments.studying.looks import Picture
 from experiments.studying.measures import Block, Row
 from experiments.studying.plan import Study
-from experiments.studying.statistics import Difference, difference, spread
+from experiments.studying.statistics import spread
 
-_MOST_PANELS = 4
 _MOST_LINES = 10
-_FOREST = ("accuracy", "mce", "nll", "ece")
 
 
 def draw(study: Study, blocks: Sequence[Block]) -> dict[str, Picture]:
@@ -37,8 +33,8 @@ def draw(study: Study, blocks: Sequence[Block]) -> dict[str, Picture]:
     """
     makers: Mapping[str, Callable[[Study, Sequence[Block]], Picture | None]] = {
         "trade_off.png": trade_off,
-        "differences.png": differences,
-        "corruptions.png": corruptions,
+        "differences.png": intervals.differences,
+        "corruptions.png": intervals.corruptions,
         "gap.png": gap,
         "projection.png": projection,
     }
@@ -65,11 +61,20 @@ def trade_off(study: Study, blocks: Sequence[Block]) -> Picture | None:
     }
     if not any(line for lines in panels.values() for line in lines):
         return None
+    said = ""
+    if max(map(len, panels.values())) > _MOST_LINES and study.shown:
+        few = {measures.by_look(study).index(name) for name in (study.reference, *study.shown)}
+        panels = {
+            title: [line for line in lines if any(place in few for _, place, _ in line)]
+            for title, lines in panels.items()
+        }
+        drawn = max(sum(map(len, lines)) for lines in panels.values())
+        said = f" {drawn} of the {len(study.methods)} methods are shown."
     return Picture(
         _trade_off(panels, measures.by_look(study)),
         "Accuracy on clean images against accuracy on corrupted images, a point per method",
         "Mean over seeds, bars of one standard deviation: the upper right corner is best. A line "
-        "joins methods that differ in `--sem_weight` only; the numbers are that weight.",
+        f"joins methods that differ in `--sem_weight` only; the numbers are that weight.{said}",
     )
 
 
@@ -78,8 +83,8 @@ def _point(row: Row) -> list[Any] | None:
     clean, corrupted = (
         spread(100 * sign * value + 100 * (sign < 0) for value in found.values())
         for sign, found in (
-            (1, measures.values(row, _metric("accuracy"))),
-            (-1, measures.values(row, _metric("mce"))),
+            (1, measures.values(row, measures.by_name("accuracy"))),
+            (-1, measures.values(row, measures.by_name("mce"))),
         )
     )
     return None if clean.mean is None or corrupted.mean is None else [clean, corrupted]
@@ -213,173 +218,6 @@ def _curves(
     return figure
 
 
-def corruptions(study: Study, blocks: Sequence[Block]) -> Picture | None:
-    """The difference from the reference at each corruption, for a few methods.
-
-    Args:
-      study: the plan; its `shown` names the methods.
-      blocks: a row of panels each.
-
-    Returns:
-      The picture; None if no method can be compared with the reference.
-    """
-    chosen = [name for name in study.shown or study.methods if name != study.reference]
-    panels: list[tuple[str, dict[str, list[str]], list[tuple[str, int, list[Difference]]]]] = []
-    for block in blocks:
-        kinds = measures.corruptions(block)
-        names = [name for listed in kinds.values() for name in listed]
-        rows = {row.method: row for row in block.others if row.runs}
-        found = [
-            (row.method, row.place, [_error_difference(block, row, name) for name in names])
-            for row in (rows[name] for name in chosen if name in rows)
-        ]
-        found = [one for one in found if any(d.mean is not None for d in one[2])][:_MOST_PANELS]
-        if found:
-            panels.append((block.title, kinds, found))
-    if not panels:
-        return None
-    return Picture(
-        _corruptions(panels, study.reference),
-        f"Difference in accuracy from {study.reference} at each corruption, a panel per method",
-        f"Method minus {tables.escaped(study.reference)}, mean over severities and paired seeds, "
-        "with 95 % t intervals that are not corrected for their number: right of zero is better.",
-    )
-
-
-def _error_difference(block: Block, row: Row, name: str) -> Difference:
-    """Of accuracies in percentage points: more is better."""
-    mine, theirs = (
-        {seed: -100 * value for seed, value in measures.error(one, [name]).items()}
-        for one in (row, block.reference_row)
-    )
-    return difference(mine, theirs)
-
-
-@in_style
-def _corruptions(
-    panels: Sequence[tuple[str, dict[str, list[str]], list[tuple[str, int, list[Difference]]]]],
-    reference: str,
-) -> Figure:
-    columns = max(len(found) for _, _, found in panels)
-    counts = [sum(map(len, kinds.values())) for _, kinds, _ in panels]
-    heights = [0.2 * count + 0.8 for count in counts]
-    figure = Figure(figsize=(looks.WIDTH, sum(heights) + 0.4), layout="constrained")
-    grid = figure.add_gridspec(len(panels), columns, height_ratios=heights)
-    for line, (title, kinds, found) in enumerate(panels):
-        names = [name.replace("_", " ") for listed in kinds.values() for name in listed]
-        first: Any = None
-        for column, (method, place, points) in enumerate(found):
-            axis = figure.add_subplot(grid[line, column], sharex=first, sharey=first)
-            first = first or axis
-            axis.axvline(0, color=looks.GREY, linewidth=1, zorder=1)
-            _intervals(axis, points, np.arange(len(names)), looks.of_method(place))
-            start = 0.0
-            for order, listed in enumerate(kinds.values()):
-                if order % 2 == 0:
-                    ends = (start - 0.5, start + len(listed) - 0.5)
-                    axis.axhspan(*ends, color="#f3f5f7", zorder=0)
-                start += len(listed)
-            axis.set_title(
-                f"{title}\n{short(method)}" if column == 0 else short(method), loc="left"
-            )
-            axis.tick_params(labelleft=column == 0)
-        first.set_yticks(np.arange(len(names)), labels=names)
-        first.set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(f"accuracy minus that of {short(reference)}, percentage points →", size=9)
-    return figure
-
-
-def differences(study: Study, blocks: Sequence[Block]) -> Picture | None:
-    """The differences from the reference in a few measures, as a forest plot.
-
-    Args:
-      study: the plan.
-      blocks: a row of panels each.
-
-    Returns:
-      The picture; None if no method can be compared with the reference.
-    """
-    panels = []
-    for block in blocks:
-        found = tables.differences(block)
-        for name in _FOREST:
-            points = {
-                row.method: found[row.method, name]
-                for row in block.others
-                if (row.method, name) in found
-            }
-            known = any(one.mean is not None for one in points.values())
-            panels.append((block, _metric(name), points if known else {}))
-    shown = [name for name in _FOREST if any(points for _, m, points in panels if m.name == name)]
-    if not shown:
-        return None
-    return Picture(
-        _differences([panel for panel in panels if panel[1].name in shown], len(shown), study),
-        f"Differences from {study.reference} in " + ", ".join(_metric(n).label for n in shown),
-        f"Method minus {tables.escaped(study.reference)}, mean over paired seeds with 95 % t "
-        "intervals. Filled: significant at 0.05 after Holm's correction over the table of "
-        "differences; hollow: not. The arrow shows which side is better.",
-    )
-
-
-@in_style
-def _differences(
-    panels: Sequence[tuple[Block, Metric, Mapping[str, Difference]]], columns: int, study: Study
-) -> Figure:
-    lines = len(panels) // columns
-    methods = [name for name in study.methods if name != study.reference]
-    height = lines * (0.24 * len(methods) + 0.9)
-    figure = Figure(figsize=(looks.WIDTH, height + 0.1), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False, sharey=True, sharex="col")
-    places = measures.by_look(study)
-    for axis, (block, metric, points) in zip(axes.ravel(), panels, strict=True):
-        scale = 100 if metric.percent else 1
-        for order, method in enumerate(methods):
-            if method in points:
-                _intervals(
-                    axis,
-                    [_scaled(points[method], scale)],
-                    np.asarray([order]),
-                    looks.of_method(places.index(method)),
-                    hollow=not points[method].significant,
-                )
-        axis.axvline(0, color=looks.GREY, linewidth=1, zorder=1)
-        if metric is panels[0][1]:
-            axis.set_title(block.title, loc="left")
-        unit = "points" if metric.percent else ""
-        arrow = "→" if metric.better == "higher" else "←"
-        axis.set_xlabel(f"{metric.label}{', ' if unit else ''}{unit} {arrow}")
-    axes[0, 0].set_yticks(np.arange(len(methods)), labels=[short(name) for name in methods])
-    axes[0, 0].set_ylim(len(methods) - 0.5, -0.5)
-    return figure
-
-
-def _scaled(one: Difference, scale: float) -> Difference:
-    mean, low, high = (
-        None if end is None else scale * end for end in (one.mean, one.low, one.high)
-    )
-    return dataclasses.replace(one, mean=mean, low=low, high=high)
-
-
-def _intervals(
-    axis: Any,
-    points: Sequence[Difference],
-    y: np.ndarray,
-    look: Mapping[str, Any],
-    *,
-    hollow: bool = False,
-) -> None:
-    """Points with the intervals that they have."""
-    mean, low, high = (
-        floats([getattr(one, name) for one in points]) for name in ("mean", "low", "high")
-    )
-    axis.hlines(y, low, high, color=look["color"], linewidth=1.6, zorder=2)
-    face = "white" if hollow else look["color"]
-    axis.plot(
-        mean, y, **{**look, "linestyle": "none", "markersize": 5}, markerfacecolor=face, zorder=3
-    )
-
-
 def projection(study: Study, blocks: Sequence[Block]) -> Picture | None:
     """Clean and mixed representations in the plane, for a few methods.
 
@@ -395,7 +233,7 @@ def projection(study: Study, blocks: Sequence[Block]) -> Picture | None:
         found = [(name, _projected(rows[name])) for name in study.shown or study.methods]
         panels = {name: one for name, one in found if one is not None}
         if panels:
-            panels = dict(list(panels.items())[:_MOST_PANELS])
+            panels = dict(list(panels.items())[: looks.MOST_PANELS])
             return Picture(
                 _projection(panels),
                 "Representations of clean and mixed images in the plane, a panel per method",
@@ -413,7 +251,7 @@ def _projected(row: Row) -> dict[str, np.ndarray] | None:
 
 @in_style
 def _projection(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    columns = len(panels) if len(panels) < _MOST_PANELS else 2
+    columns = len(panels) if len(panels) < looks.MOST_PANELS else 2
     lines = -(-len(panels) // columns)
     side = looks.WIDTH / max(columns, 2)
     figure = Figure(figsize=(looks.WIDTH, lines * 0.9 * side + 0.7), layout="constrained")
@@ -446,7 +284,3 @@ def _projection(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         axis.set_ylabel(f"second component ({100 * second:.0f} %)")
     looks.add_legend(figure, handles)
     return figure
-
-
-def _metric(name: str) -> Metric:
-    return next(metric for metric in measures.MEASURES if metric.name == name)

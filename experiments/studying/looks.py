@@ -14,6 +14,8 @@ WIDTH = 10.4
 _DOTS_PER_INCH = 96
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", ":", "-.")
+#: In a row of panels with a method each.
+MOST_PANELS = 4
 GREY, INK = "#7b8794", "#1c2733"
 
 

@@ -98,6 +98,22 @@ class Block:
         return tuple(row for row in self.rows if row.method != self.reference)
 
 
+def by_name(name: str) -> Metric:
+    """A measure.
+
+    Args:
+      name: its name.
+
+    Returns:
+      The one of MEASURES.
+
+    Example:
+      >>> by_name("mce").better
+      'lower'
+    """
+    return next(metric for metric in MEASURES if metric.name == name)
+
+
 def blocks(study: Study, results: Mapping[str, Mapping[str, Any]]) -> tuple[Block, ...]:
     """Sorts results by budget and method.
 
