@@ -11,7 +11,7 @@ from PIL import Image
 from study_results_example import make_results, make_study
 
 from experiments.reporting.report_svg import COLOURS
-from experiments.studying import figures, looks, measures, tables
+from experiments.studying import figures, intervals, looks, measures
 
 ALL = ["trade_off.png", "differences.png", "corruptions.png", "gap.png", "projection.png"]
 
@@ -167,73 +167,10 @@ def test_of_many_methods_the_shown_ones_have_curves(study, blocks, monkeypatch):
     assert "3 of the 5 methods are shown" in picture.caption
 
 
-def test_the_forest_shows_the_differences_of_the_table(study, blocks):
-    figure = figures.differences(study, blocks).figure
-    assert len(figure.axes) == 8
-    assert [axis.get_xlabel() for axis in figure.axes[:4]] == [
-        "accuracy, points →",
-        "mean corruption error, points ←",
-        "NLL ←",
-        "ECE, points ←",
-    ]
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["erm", "mixup", "heavy sem", "sem, l1"]
-    found = tables.differences(blocks[1])
-    for axis, name, scale in ((figure.axes[4], "accuracy", 100), (figure.axes[6], "nll", 1)):
-        points = {
-            labels[int(line.get_ydata()[0])]: line
-            for line in axis.lines
-            if len(line.get_xdata()) == 1
-        }
-        segments = {
-            labels[int(segment[0, 1])]: segment[:, 0]
-            for lines in axis.collections
-            for segment in lines.get_segments()
-        }
-        for method in labels:
-            one = found[method, name]
-            assert points[method].get_xdata()[0] == pytest.approx(scale * one.mean)
-            assert segments[method] == pytest.approx([scale * one.low, scale * one.high])
-            hollow = points[method].get_markerfacecolor() == "white"
-            assert hollow is not one.significant
-        assert any(one.significant for one in found.values())
-
-
-def test_a_measure_nobody_has_gets_no_panel(study, results):
-    def change(_, kept):
-        kept["metrics"] |= {"ece": None, "mce": None}
-
-    figure = figures.differences(study, changed(study, results, change)).figure
-    assert [axis.get_xlabel() for axis in figure.axes[:2]] == ["accuracy, points →", "NLL ←"]
-    assert len(figure.axes) == 4
-
-
 def test_without_the_reference_nothing_is_compared(study, results):
     rest = {name: kept for name, kept in results.items() if kept["method"] != "sem"}
     found = figures.draw(study, measures.blocks(study, rest))
     assert set(found) == {"trade_off.png", "gap.png", "projection.png"}
-
-
-def test_corruptions_show_the_chosen_methods_against_the_reference(study, blocks, results):
-    figure = figures.corruptions(study, blocks).figure
-    assert titles(figure) == [
-        f"{blocks[0].title}\nmixup",
-        "heavy sem",
-        f"{blocks[1].title}\nmixup",
-        "heavy sem",
-    ]
-    axis = figure.axes[1]
-    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels[:3] == ["gaussian noise", "shot noise", "impulse noise"] and len(labels) == 19
-    points = axis.lines[-1].get_xdata()
-    for name in ("fog", "speckle_noise"):
-        mine, theirs = (
-            of_seeds(results, slug, 100, lambda kept, n=name: np.mean(kept["corruptions"][n]))
-            for slug in ("heavy_sem", "sem")
-        )
-        place = labels.index(name.replace("_", " "))
-        assert points[place] == pytest.approx(100 * (mine - theirs).mean())
-    assert figure.get_supxlabel() == "accuracy minus that of sem, percentage points →"
 
 
 def test_one_seed_gives_points_without_intervals(tmp_path):
@@ -251,7 +188,7 @@ def test_one_seed_gives_points_without_intervals(tmp_path):
 
 def test_without_a_choice_up_to_four_methods_have_panels(study, blocks):
     all_alike = type(study)(**{**vars(study), "shown": ()})
-    assert len(figures.corruptions(all_alike, blocks[:1]).figure.axes) == 4
+    assert len(intervals.corruptions(all_alike, blocks[:1]).figure.axes) == 4
     assert titles(figures.projection(all_alike, blocks).figure) == [
         "erm",
         "mixup",
@@ -289,3 +226,10 @@ def test_the_caption_says_where_the_gap_is_from(study, blocks):
     assert "the one that training measures" in figures.gap(study, blocks).caption
     evaluated = dataclasses.replace(study, train={**study.train, "eval_gap": True})
     assert f"that of mixup on the {study.split} rows" in figures.gap(evaluated, blocks).caption
+
+
+def test_of_many_methods_the_trade_off_has_those_shown_with_weights(study, blocks, monkeypatch):
+    monkeypatch.setattr(figures, "_MOST_LINES", 2)
+    picture = figures.trade_off(study, blocks)
+    assert legend(picture.figure) == ["mixup … heavy sem"]
+    assert "3 of the 5 methods are shown" in picture.caption

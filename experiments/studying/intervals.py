@@ -19,8 +19,8 @@ from experiments.studying.statistics import Difference, difference
 _FOREST = ("accuracy", "mce", "nll", "ece")
 # Longer than elsewhere: names stand below each other.
 _LABEL = 44
-# A difference so many times that of the nearer nine tenths is written, not drawn.
-_FAR, _USUAL = 1.6, 0.9
+# A difference so many times that of the nearer three quarters is written, not drawn.
+_FAR, _USUAL = 3.0, 0.75
 
 
 def corruptions(study: Study, blocks: Sequence[Block]) -> Picture | None:
