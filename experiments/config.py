@@ -225,7 +225,10 @@ class Config:
         choices=options.PASSES,
     )
     state_from: str = flag(
-        "mixed", "the pass that updates the BatchNorm statistics", choices=options.STATE_FROMS
+        "auto",
+        "the pass that updates the BatchNorm statistics; auto: that of the clean rows where all of "
+        "them have one in every step, else that of the mixed rows",
+        choices=options.STATE_FROMS,
     )
     share_prefix: bool = flag(
         False,

@@ -315,6 +315,9 @@ def _loss_maker(
             "share_prefix",
         )
     }
+    every_step_has_clean = config.clean_weight > 0 or config.consistency_weight > 0
+    if config.sem_every > 1 and config.state_from == "auto" and not every_step_has_clean:
+        options["state_from"] = "mixed"  # else the statistics would be of both kinds in turns
     options["mixed_from"] = "image" if config.mixed_augmentation == "none" else "views"
     return lambda model_state: semjax.make_sem_loss(
         functools.partial(apply, model_state), policy=policy, schedule=ramp, **options

@@ -15,7 +15,7 @@ StopGradient = Literal["none", "clean", "mixed"]
 STOP_GRADIENTS: tuple[str, ...] = get_args(StopGradient)
 Passes = Literal["separate", "joint"]
 PASSES: tuple[str, ...] = get_args(Passes)
-StateFrom = Literal["mixed", "clean", "both"]
+StateFrom = Literal["auto", "mixed", "clean", "both"]
 STATE_FROMS: tuple[str, ...] = get_args(StateFrom)
 MixedFrom = Literal["image", "views"]
 MIXED_FROMS: tuple[str, ...] = get_args(MixedFrom)
@@ -67,7 +67,7 @@ class Options:
     label_loss: Any = "ce"
     label_smoothing: float = 0.0
     passes: str = "separate"
-    state_from: str = "mixed"
+    state_from: str = "auto"
     share_prefix: bool = False
     mixed_from: str = "image"
     axis_name: str | None = None
@@ -109,7 +109,7 @@ class Options:
                 "ones: sem_weight and clean_weight must be 0; "
                 f"found {self.sem_weight!r} and {self.clean_weight!r}"
             )
-        if self.state_from != "mixed" and (self.passes == "joint" or not self.needs_clean):
+        if self.state_from in ("clean", "both") and not self.has_clean_pass:
             raise ValueError(
                 f"state_from={self.state_from!r} needs a clean pass of its own: passes='separate' "
                 f"and sem_weight or clean_weight above 0; found passes={self.passes!r}, "
@@ -197,6 +197,20 @@ class Options:
         """Whether the clean pass is one of its own that no gradient is asked of."""
         learns = self.stop_gradient != "clean" or self.has_clean_loss or self.has_consistency
         return self.passes == "separate" and not learns
+
+    @property
+    def has_clean_pass(self) -> bool:
+        """Whether the clean rows are forwarded in a pass of their own."""
+        return self.passes == "separate" and self.needs_clean
+
+    @property
+    def state_pass(self) -> str:
+        """The pass whose state is kept, "mixed", "clean" or "both"; what "auto" is."""
+        if self.state_from != "auto":
+            return self.state_from
+        # A shared prefix would be computed again for its state alone.
+        whole = self.has_clean_pass and self.sem_parts == 1 and not self.share_prefix
+        return "clean" if whole else "mixed"
 
     @property
     def needs_clean(self) -> bool:

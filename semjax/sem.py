@@ -71,7 +71,7 @@ def make_sem_loss(
     label_loss: LabelLoss | LabelLossFn = "ce",
     label_smoothing: float = 0.0,
     passes: Passes = "separate",
-    state_from: StateFrom = "mixed",
+    state_from: StateFrom = "auto",
     share_prefix: bool = False,
     mixed_from: MixedFrom = "image",
     axis_name: str | None = None,
@@ -143,7 +143,8 @@ def make_sem_loss(
       passes: "separate", forward passes of B rows each, or "joint", one of all rows (mixed first,
         then clean, then views). They differ where rows of a batch see each other, as in BatchNorm.
       state_from: the pass whose `model_state` is returned: "mixed", "clean", or "both", the mean of
-        the two. A joint pass has one state only.
+        the two; "auto" is "clean" where all clean rows have a whole pass of their own, else
+        "mixed". A joint pass has one state only.
       share_prefix: whether the clean pass goes on from what the mixed pass computed up to the layer
         mixed, instead of computing it again: the same loss and gradients to rounding, without a
         second forward and backward pass of the layers before. For mixes of exactly one hidden
@@ -417,7 +418,7 @@ def _combine(
         "clean_accuracy": zero,
         "weight": rows.mean(mix.weight),
         "unmixed": rows.mean(unmixed(mix)),
-        "model_state": _select_state(mixed, clean, options.state_from),
+        "model_state": _select_state(mixed, clean, options.state_pass),
     }
     loss = aux["mixed_loss"]
     if clean is not None and classes:

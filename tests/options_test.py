@@ -68,6 +68,26 @@ def test_the_clean_pass_is_held_where_nothing_learns_from_it(given, held):
 
 
 @pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, "clean"),
+        ({"sem_weight": 0, "clean_weight": 1.0}, "clean"),
+        ({"stop_gradient": "clean"}, "clean"),
+        ({"sem_weight": 0, "consistency_weight": 1.0}, "clean"),
+        ({"sem_weight": 0}, "mixed"),
+        ({"sem_weight": 0, "mixes": False, "consistency_weight": 1.0}, "mixed"),
+        ({"passes": "joint"}, "mixed"),
+        ({"sem_fraction": 0.5}, "mixed"),
+        ({"share_prefix": True}, "mixed"),
+        ({"state_from": "mixed"}, "mixed"),
+        ({"state_from": "both"}, "both"),
+    ],
+)
+def test_by_itself_the_state_is_that_of_a_pass_of_all_clean_rows(given, kept):
+    assert Options(**given).state_pass == kept
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {},

@@ -98,6 +98,28 @@ def test_one_step_in_k_has_the_gap_and_the_others_are_those_of_the_plain_method(
     assert text(both.plain_step) == text(plain.step) != text(with_gap.step)
 
 
+@pytest.mark.parametrize(
+    ("options", "as_if"),
+    [({}, "clean"), ({"sem_every": 2}, "mixed"), ({"sem_every": 2, "clean_weight": 1.0}, "clean")],
+)
+def test_statistics_are_of_one_kind_of_rows_in_all_steps(
+    options: dict, as_if: str, digits: data_lib.Data
+):
+    config = dataclasses.replace(TINY, model="resnet20", **options)
+    batch = {
+        "image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8),
+        "label": jax.ShapeDtypeStruct((16,), np.int32),
+    }
+
+    def text(state_from: str) -> str:
+        chosen = dataclasses.replace(config, state_from=state_from, sem_every=1)
+        chosen = config if state_from == "auto" else chosen
+        built = _build(chosen, digits)
+        return built.step.lower(built.state_shape, batch, built.rng).as_text()
+
+    assert text("auto") == text(as_if)
+
+
 def test_a_shared_prefix_is_part_of_the_step(digits: data_lib.Data):
     batch = {
         "image": jax.ShapeDtypeStruct((16, 8, 8, 1), np.uint8),

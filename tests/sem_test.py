@@ -495,7 +495,7 @@ def test_gradient_of_a_fraction_is_that_of_the_gap_of_its_rows(stop):
     np.testing.assert_allclose(found["w"], wanted["w"], atol=2e-6)
 
 
-@pytest.mark.parametrize("state_from", ["mixed", "clean", "both"])
+@pytest.mark.parametrize("state_from", ["auto", "mixed", "clean", "both"])
 def test_a_fraction_forwards_its_rows_alone(state_from):
     """In the order of the batch, with the statistics of these rows."""
     seen = []
@@ -510,8 +510,8 @@ def test_a_fraction_forwards_its_rows_alone(state_from):
     assert [len(images) for images in seen] == [12, 4]
     np.testing.assert_array_equal(seen[1], batch["image"][CHOSEN])
     mixed, clean = (images.mean(0) for images in seen)
-    wanted = {"mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}[state_from]
-    np.testing.assert_allclose(state["mean"], wanted, atol=1e-6)
+    wanted = {"auto": mixed, "mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}
+    np.testing.assert_allclose(state["mean"], wanted[state_from], atol=1e-6)
     assert state["rows"] == (4 if state_from == "clean" else 12)
 
 
@@ -645,14 +645,14 @@ def stateful(params, images, rng):
     return dataclasses.replace(mlp(params, images, rng), model_state=state)
 
 
-@pytest.mark.parametrize("state_from", ["mixed", "clean", "both"])
+@pytest.mark.parametrize("state_from", ["auto", "mixed", "clean", "both"])
 def test_state_is_that_of_the_pass_asked_for(state_from):
     state = terms(stateful, state_from=state_from)["model_state"]
     batch, mix = batch_of(), mix_of()
     mixed = reference.interpolate(mix.partner, mix.weight, batch["image"])[0].mean()
     clean = batch["image"][0].mean()
-    wanted = {"mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}[state_from]
-    np.testing.assert_allclose(state["first"], wanted, atol=1e-6)
+    wanted = {"auto": clean, "mixed": mixed, "clean": clean, "both": (mixed + clean) / 2}
+    np.testing.assert_allclose(state["first"], wanted[state_from], atol=1e-6)
     assert state["rows"] == 7
     assert state["rows"].dtype == jnp.int32
 
@@ -855,7 +855,10 @@ def ramp(step):
         ({"reduction": np.mean}, "reduction must be one of sum, mean; found"),
         ({"label_loss": "hinge"}, "label_loss must be one of ce, bce, mse; found 'hinge'"),
         ({"passes": "three"}, "passes must be one of separate, joint; found 'three'"),
-        ({"state_from": "none"}, "state_from must be one of mixed, clean, both; found 'none'"),
+        (
+            {"state_from": "none"},
+            "state_from must be one of auto, mixed, clean, both; found 'none'",
+        ),
         ({"mixed_from": "clean"}, "mixed_from must be one of image, views; found 'clean'"),
         ({"mixed_from": "views", "policy": None, "sem_weight": 0}, "policy=None mixes nothing"),
         ({"label_smoothing": 1.5}, r"label_smoothing must be in \[0, 1\]; found 1.5"),

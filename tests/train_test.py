@@ -335,7 +335,7 @@ def test_another_seed_is_another_run(finished: pathlib.Path, tmp_path: pathlib.P
         ("--label_loss=bce",),
         ("--label_smoothing=0.1",),
         ("--passes=joint",),
-        ("--state_from=clean",),
+        ("--state_from=mixed",),
         ("--pairing_groups=4",),
         ("--pairing_groups=4", "--accumulate=2"),
         ("--pairing_groups=4", "--sem_fraction=0.5"),

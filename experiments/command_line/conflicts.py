@@ -111,7 +111,7 @@ def _conflicts(config: "Config", members: list[str]) -> list[tuple[bool, str]]:
             f"found --sem_weight={config.sem_weight} --clean_weight={config.clean_weight}",
         ),
         (
-            config.state_from != "mixed" and (config.passes == "joint" or not clean_pass),
+            config.state_from in ("clean", "both") and (config.passes == "joint" or not clean_pass),
             f"--state_from={config.state_from}: needs a clean pass of its own, that is "
             "--passes=separate and --sem_weight or --clean_weight above 0",
         ),
@@ -124,9 +124,12 @@ def _conflicts(config: "Config", members: list[str]) -> list[tuple[bool, str]]:
             f"--sem_every={config.sem_every}: needs --sem_weight above 0; found 0",
         ),
         (
-            config.sem_every > 1 and config.state_from != "mixed" and config.clean_weight == 0,
+            config.sem_every > 1
+            and config.state_from in ("clean", "both")
+            and config.clean_weight == 0,
             f"--sem_every={config.sem_every}: steps without the gap have no clean pass, which "
-            f"--state_from={config.state_from} needs; allowed: mixed, or --clean_weight above 0",
+            f"--state_from={config.state_from} needs; allowed: auto, mixed, or --clean_weight "
+            "above 0",
         ),
         (
             sem_parts > 1 and config.sem_weight == 0,
