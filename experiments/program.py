@@ -200,6 +200,7 @@ def without_gap(config: Config) -> Config:
       A Config that is good for its steps alone.
     """
     mixed_alone = config.mixed_augmentation != "none" and config.clean_weight == 0
+    clean_pass = config.clean_weight > 0 or config.consistency_weight > 0
     return dataclasses.replace(
         config,
         augmentation=config.mixed_augmentation if mixed_alone else config.augmentation,
@@ -208,8 +209,8 @@ def without_gap(config: Config) -> Config:
         sem_ramp_steps=0,
         sem_every=1,
         sem_fraction=1.0,
-        share_prefix=config.share_prefix
-        and (config.clean_weight > 0 or config.consistency_weight > 0),
+        share_prefix=config.share_prefix and clean_pass,
+        state_from=config.state_from if config.clean_weight > 0 else "auto",
     )
 
 

@@ -98,6 +98,25 @@ def test_one_step_in_k_has_the_gap_and_the_others_are_those_of_the_plain_method(
     assert text(both.plain_step) == text(plain.step) != text(with_gap.step)
 
 
+@pytest.mark.parametrize("clean_weight", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"passes": "joint"},
+        {"state_from": "clean"},
+        {"state_from": "both"},
+        {"stop_gradient": "clean", "distance": "cosine"},
+        {"representation": "layer1", "model": "resnet20"},
+        {"mixed_augmentation": "augmix"},
+        {"sem_ramp_steps": 3},
+    ],
+    ids=str,
+)
+def test_whatever_the_gap_is_asked_of_a_step_without_it_can_be(options: dict, clean_weight: float):
+    config = dataclasses.replace(TINY, clean_weight=clean_weight, **options)
+    assert program.rows_per_step(program.without_gap(config)) == 16 + 16 * (clean_weight > 0)
+
+
 @pytest.mark.parametrize(
     ("options", "as_if"),
     [({}, "clean"), ({"sem_every": 2}, "mixed"), ({"sem_every": 2, "clean_weight": 1.0}, "clean")],
