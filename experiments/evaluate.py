@@ -125,6 +125,12 @@ def run(command: Command) -> dict[str, Any]:
 
 def _data(command: Command) -> Data:
     config = trained.config_of(command.workdir)
+    if command.official and config.test_split != "test":
+        raise ConfigError(
+            f"--official={command.official}: holds test images, and the run chooses on "
+            f"--test_split={config.test_split}; allowed: the corruptions made here, without "
+            "--official"
+        )
     data_dir = command.data_dir or config.data_dir
     data = loading.of_run(config, data_dir=data_dir, download=command.download)
     return loading.in_memory(data, command.bank_rows)

@@ -35,6 +35,11 @@ def test_runs_that_differ_in_nothing_but_the_method_get_no_warning(pair):
             lambda r: r["run"].update(model="mlp"),
             "different model: resnet18 (erm-0); mlp (mixup-0)",
         ),
+        (
+            lambda r: r["run"]["flags"].update(test_split="validation"),
+            "different option --test_split of train: test (erm-0); validation (mixup-0)",
+        ),
+        (lambda r: r["run"]["flags"].update(classes=20), "different option --classes of train: 0"),
         (lambda r: r["run"].update(step=5), "different number of training steps: 78200"),
         (lambda r: r["run"].update(parameters=5), "different number of parameters"),
         (lambda r: r["run"].update(weights="ema"), "different choice of weights: final"),

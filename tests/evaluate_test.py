@@ -112,6 +112,18 @@ def test_an_unknown_archive_fails_its_part_alone(finished: tuple[Path, dict]):
     assert report["parts"]["groups"]["status"] == "skipped"
 
 
+def test_an_archive_of_test_images_is_not_for_a_run_that_chooses(
+    finished: tuple[Path, dict], tmp_path: Path
+):
+    flags = (finished[0] / "config.flags").read_text()
+    assert "--test_split=test\n" in flags and "--validation_fraction=0.0\n" in flags
+    flags = flags.replace("--test_split=test\n", "--test_split=validation\n")
+    flags = flags.replace("--validation_fraction=0.0\n", "--validation_fraction=0.2\n")
+    (tmp_path / "config.flags").write_text(flags)
+    with pytest.raises(ConfigError, match="--official=C: holds test images, and the run chooses"):
+        evaluate.run(parse(f"--workdir={tmp_path}", "--official=C"))
+
+
 def test_help_is_short_the_full_help_is_whole_and_an_evaluation_is_neither():
     short, full = (evaluate._help(["evaluate", asked]) or "" for asked in ("--help", "--helpfull"))
     assert len(short.splitlines()) < 45 and "--workdir=RUN" in short and "--helpfull" in short

@@ -20,6 +20,8 @@ _OF_RUN = (
     ("number of training steps", "step"),
     ("choice of weights", "weights"),
 )
+# Flags of training that say which rows are measured and learned from.
+_OF_DATA = ("test_split", "classes", "validation_fraction", "image_size")
 # What must be alike: in words, and where it stands in the result of a part.
 _ALIKE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("number of test images", "clean", ("count",)),
@@ -138,6 +140,10 @@ def warnings_of(reports: Sequence[Report], baseline: str) -> list[str]:
         runs = [report for group in groups for report in group.runs.values()]
         values: list[tuple[str, list[Any]]] = [
             (what, [report["run"].get(key) for report in runs]) for what, key in _OF_RUN
+        ]
+        values += [
+            (f"option --{name} of train", [look_up(r["run"], "flags", name) for r in runs])
+            for name in _OF_DATA
         ]
         values += [
             (what, [look_up(result(r, part), *path) for r in runs]) for what, part, path in _ALIKE
