@@ -79,7 +79,7 @@ def noisy(key, images):
 
 def stateful_step(apply, **options):
     def make_loss(model_state):
-        return make_sem_loss(functools.partial(apply, model_state))
+        return make_sem_loss(functools.partial(apply, model_state), state_from="mixed")
 
     return step_of(make_loss, **options)
 
