@@ -233,3 +233,16 @@ def test_of_many_methods_the_trade_off_has_those_shown_with_weights(study, block
     picture = figures.trade_off(study, blocks)
     assert legend(picture.figure) == ["mixup … heavy sem"]
     assert "3 of the 5 methods are shown" in picture.caption
+
+
+def test_curves_say_which_rows_they_are_of(study, results):
+    def change(_, kept):
+        kept["curve"]["rows"] = "validation"
+
+    tested = dataclasses.replace(study, split="test", train={**study.train, "eval_gap": True})
+    assert figures.gap(tested, measures.blocks(study, results)).figure.axes[1].get_ylabel() == (
+        "accuracy on test rows, % ↑"
+    )
+    picture = figures.gap(tested, changed(study, results, change))
+    assert picture.figure.axes[1].get_ylabel() == "accuracy on validation rows, % ↑"
+    assert "that of mixup on the validation rows" in picture.caption

@@ -75,6 +75,23 @@ def test_what_is_kept_says_what_was_measured_of_which_run(study: Study, cell: Ce
     assert found["flags"]["policy"] == "none" and "workdir" not in found["flags"]
 
 
+def test_the_curve_of_a_run_that_holds_rows_out_is_of_those_rows(
+    study: Study, cell: Cell, tmp_path: Path
+):
+    workdir = run_of(tmp_path / "run")
+    lines = (workdir / "metrics.jsonl").read_text()
+    lines = lines.replace('"test_', '"validation_')
+    lines = lines.replace("1.25}", '1.25, "validation_normalised_gap": 0.25}')
+    (workdir / "metrics.jsonl").write_text(lines)
+    assert results.of_run(study, cell, workdir)["curve"] == {
+        "step": [4, 8],
+        "accuracy": [0.5, 0.75],
+        "nll": [1.5, 1.25],
+        "normalised_gap": [0.123457, 0.25],
+        "rows": "validation",
+    }
+
+
 def test_numbers_are_kept_to_six_digits_and_flags_whole(tmp_path: Path):
     study = make_study(tmp_path / "s", SHORT.replace("= 0.2", "= 0.2\nlearning_rate = 0.123456789"))
     cell = study.cells()[0]

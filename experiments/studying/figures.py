@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from experiments.reporting.headline import look_up
 from experiments.reporting.report_svg import COLOURS, in_style, short
 from experiments.studying import intervals, looks, measures
 from experiments.studying.looks import Picture
@@ -152,11 +153,18 @@ def gap(study: Study, blocks: Sequence[Block]) -> Picture | None:
     left_out = len(methods) > _MOST_LINES
     if left_out:
         methods = list(study.shown) or methods[:_MOST_LINES]
+    held_out = any(
+        look_up(run, "curve", "rows") == "validation"
+        for block in blocks
+        for row in block.rows
+        for run in row.runs.values()
+    )
+    looked_at = "validation" if held_out else study.split
     for block in blocks:
         by_rows = block.budget == "rows"
         for key, ylabel in (
             ("normalised_gap", "normalised gap ↓"),
-            ("accuracy", f"accuracy on {study.split} rows, % ↑"),
+            ("accuracy", f"accuracy on {looked_at} rows, % ↑"),
         ):
             rows = [row for row in block.rows if row.method in methods]
             curves = {row.place: _curve(row, key, by_rows=by_rows) for row in rows}
@@ -168,7 +176,7 @@ def gap(study: Study, blocks: Sequence[Block]) -> Picture | None:
         return None
     of = "the one that training measures, on the method's own mixes, where it does"
     if study.train.get("eval_gap"):
-        of = f"that of mixup on the {study.split} rows, whatever the method"
+        of = f"that of mixup on the {looked_at} rows, whatever the method"
     some = f" {len(methods)} of the {len(study.methods)} methods are shown." if left_out else ""
     return Picture(
         _curves(panels, measures.by_look(study)),

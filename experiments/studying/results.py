@@ -229,18 +229,22 @@ def _told(config: Config) -> dict[str, Any]:
     }
 
 
-def _curve(workdir: Path) -> dict[str, list[Any]]:
+def _curve(workdir: Path) -> dict[str, Any]:
     """What each evaluation found; without --eval_gap the mean gap of the steps before it."""
-    found: dict[str, list[Any]] = {"step": [], "accuracy": [], "nll": [], "normalised_gap": []}
+    lines = list(records.read_metrics(workdir))
+    # A run that holds rows out looks at those while it trains, whatever its figures are of.
+    held_out = any("validation_accuracy" in line for line in lines)
+    rows = "validation" if held_out else "test"
+    found: dict[str, Any] = {"step": [], "accuracy": [], "nll": [], "normalised_gap": []}
     gap = None
-    for line in records.read_metrics(workdir):
+    for line in lines:
         gap = line.get("normalised_gap", gap)
-        if "test_accuracy" in line:
+        if f"{rows}_accuracy" in line:
             found["step"].append(line["step"])
-            found["accuracy"].append(line["test_accuracy"])
-            found["nll"].append(line["test_nll"])
-            found["normalised_gap"].append(line.get("test_normalised_gap", gap))
-    return found
+            found["accuracy"].append(line[f"{rows}_accuracy"])
+            found["nll"].append(line[f"{rows}_nll"])
+            found["normalised_gap"].append(line.get(f"{rows}_normalised_gap", gap))
+    return {**found, "rows": rows} if held_out else found
 
 
 def _rounded(value: Any) -> Any:
