@@ -86,7 +86,7 @@ NOISE = Noise(jnp.arange(ROWS, dtype=jnp.uint32), STRENGTH, STRENGTH)
 @pytest.mark.parametrize(
     ("layer", "noise", "options"),
     [
-        (1, NOISE, {"distance": "cosine"}),
+        (1, NOISE, {"distance": "cosine", "state_from": "mixed"}),
         (2, None, {"stop_gradient": "clean", "state_from": "both"}),
         (1, None, {"stop_gradient": "mixed", "state_from": "clean", "clean_weight": 0.5}),
     ],
