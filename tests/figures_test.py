@@ -2,13 +2,12 @@
 
 import dataclasses
 import io
-import json
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
-from study_results_example import make_results, make_study
+from study_results_example import changed, make_results, make_study, of_seeds, titles
 
 from experiments.reporting.report_svg import COLOURS
 from experiments.studying import figures, intervals, looks, measures
@@ -31,24 +30,8 @@ def blocks(study, results):
     return measures.blocks(study, results)
 
 
-def changed(study, results, change):
-    """The blocks of results after a change of each."""
-    found = json.loads(json.dumps(results))
-    for name, kept in found.items():
-        change(name, kept)
-    return measures.blocks(study, found)
-
-
-def titles(figure):
-    return [axis.get_title(loc="left") for axis in figure.axes]
-
-
 def legend(figure):
     return [text.get_text() for found in figure.legends for text in found.get_texts()]
-
-
-def of_seeds(results, slug, steps, read):
-    return np.array([read(results[f"{slug}@{steps}-{seed}"]) for seed in (0, 1, 2)])
 
 
 def test_all_figures_are_files_of_1000_pixels_on_white(study, blocks):

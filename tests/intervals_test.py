@@ -1,10 +1,8 @@
 """What the figures of differences show, read from their artists."""
 
-import json
-
 import numpy as np
 import pytest
-from study_results_example import make_results, make_study
+from study_results_example import changed, make_results, make_study, of_seeds, titles
 
 from experiments.studying import intervals, measures, tables
 
@@ -22,22 +20,6 @@ def results(study):
 @pytest.fixture(scope="module")
 def blocks(study, results):
     return measures.blocks(study, results)
-
-
-def titles(figure):
-    return [axis.get_title(loc="left") for axis in figure.axes]
-
-
-def of_seeds(results, slug, steps, read):
-    return np.array([read(results[f"{slug}@{steps}-{seed}"]) for seed in (0, 1, 2)])
-
-
-def changed(study, results, change):
-    """The blocks of results after a change of each."""
-    found = json.loads(json.dumps(results))
-    for name, kept in found.items():
-        change(name, kept)
-    return measures.blocks(study, found)
 
 
 def test_the_forest_shows_the_differences_of_the_table(study, blocks):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from report_example import BENCHMARK, HELD_OUT
 
-from experiments.studying import plan
+from experiments.studying import measures, plan
 from experiments.studying.plan import Cell, Study
 
 TOML = """
@@ -181,3 +181,21 @@ def made_up(study: Study, cell: Cell) -> dict[str, Any]:
             "interpolated": middle.tolist(),
         }
     return kept
+
+
+def titles(figure):
+    """The titles of the panels of a figure."""
+    return [axis.get_title(loc="left") for axis in figure.axes]
+
+
+def of_seeds(results, slug, steps, read):
+    """A number of each run of a method."""
+    return np.array([read(results[f"{slug}@{steps}-{seed}"]) for seed in (0, 1, 2)])
+
+
+def changed(study, results, change):
+    """The blocks of results after a change of each."""
+    found = json.loads(json.dumps(results))
+    for name, kept in found.items():
+        change(name, kept)
+    return measures.blocks(study, found)
