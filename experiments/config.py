@@ -226,8 +226,7 @@ class Config:
     )
     state_from: str = flag(
         "auto",
-        "the pass that updates the BatchNorm statistics; auto: that of the clean rows where all of "
-        "them have one in every step, else that of the mixed rows",
+        "pass that updates BatchNorm's statistics; auto: clean where every step has all of it",
         choices=options.STATE_FROMS,
     )
     share_prefix: bool = flag(

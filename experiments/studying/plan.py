@@ -32,7 +32,6 @@ import functools
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ from experiments import program, untrusted
 from experiments.command_line.flagfiles import ConfigError
 from experiments.config import Config
 from experiments.evaluation.plan import Plan
-from experiments.studying import fairness
+from experiments.studying import fairness, study_file
 
 FILE = "study.toml"
 SPLITS = ("validation", "test")
@@ -74,11 +73,6 @@ _WORDS = {
 }
 _MOST_CELLS = 10_000
 _MOST_METHODS = 1_000
-# A file of this size and lines of this length are read in a moment, whatever stands in them.
-_MOST_BYTES = 2**16
-_LONGEST_LINE = 4096
-# The whole, a table, a table of methods, a list in it.
-_MOST_DEEP = 4
 # Of a method's name in the name of a file.
 _LONGEST_NAME = 150
 # How far the rows of a run may be from a budget of rows that a step does not divide.
@@ -242,7 +236,7 @@ def read(path: str | Path) -> Study:
     path = Path(path)
     path = path / FILE if path.is_dir() else path
     try:
-        found = _toml(path)
+        found = study_file.read(path)
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read: {untrusted.one_line(error)}") from error
     try:
@@ -251,18 +245,8 @@ def read(path: str | Path) -> Study:
         raise StudyError(f"{path}: {untrusted.one_line(error)}") from error
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    text = untrusted.read_text(path, at_most=_MOST_BYTES)
-    if max(map(len, text.split("\n"))) > _LONGEST_LINE:
-        raise ValueError(f"it has a line of more than {_LONGEST_LINE:,} characters")
-    try:
-        return tomllib.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
-
-
 def _study(name: str, folder: Path, found: Mapping[str, Any]) -> Study:
-    _check_values(found, "")
+    study_file.check_values(found)
     for key, value in found.items():
         if key not in _KEYS:
             raise ValueError(f"unknown key {key!r}; allowed are {', '.join(_KEYS)}")
@@ -304,25 +288,6 @@ def _study(name: str, folder: Path, found: Mapping[str, Any]) -> Study:
     )
     _check(study)
     return study
-
-
-def _check_values(value: Any, place: str, *, deep: int = 0) -> None:
-    """Refuses what no study can hold, so that the rest can be compared, shown and be a flag."""
-    if isinstance(value, dict | list):
-        if deep == _MOST_DEEP:
-            raise ValueError(f"{place} is nested too deeply")
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if untrusted.unprintable(str(key)):
-                raise ValueError(f"the name {key!r} must be one line without control characters")
-            _check_values(item, f"{place}.{key}".lstrip("."), deep=deep + 1)
-    elif isinstance(value, str):
-        if untrusted.unprintable(value):
-            raise ValueError(f"{place} must be one line without control characters")
-    elif isinstance(value, int):
-        if value.bit_length() > 63:
-            raise ValueError(f"{place} is too large: a number of {value.bit_length()} bits")
-    elif not (isinstance(value, float) and math.isfinite(value)):
-        raise ValueError(f"{place} must be a text, a finite number, true or false; found {value}")
 
 
 def _methods(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
