@@ -1,7 +1,11 @@
 """The directory of a run as files; more of it is tested where a run is, in checkpoint_test."""
 
+import contextlib
+import itertools
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +46,29 @@ def test_what_a_killed_writer_has_left_is_removed(tmp_path: Path):
     (tmp_path / "3.orbax-checkpoint-tmp").write_text("a file")
     with pytest.raises(CheckpointError, match=r"3\.orbax-checkpoint-tmp cannot be removed"):
         directory.remove_half_written(tmp_path)
+
+
+def test_what_another_thread_still_writes_is_waited_for(tmp_path: Path):
+    half_written = tmp_path / "3.orbax-checkpoint-tmp"
+
+    def write_late():
+        for i in itertools.count():
+            if time.monotonic() > end:
+                break
+            with contextlib.suppress(FileNotFoundError):  # removed between the two
+                half_written.mkdir(exist_ok=True)
+                (half_written / str(i)).touch()
+
+    end = time.monotonic() + 0.5
+    writer = threading.Thread(target=write_late)
+    writer.start()
+    while not half_written.exists():
+        time.sleep(0.001)
+    while time.monotonic() < end:
+        directory.remove_half_written(tmp_path)
+    writer.join()
+    directory.remove_half_written(tmp_path)
+    assert not half_written.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """The directory of a run as files: who writes in it, which steps are there, what is set aside."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -30,6 +32,9 @@ __all__ = [
 DAMAGED = "damaged"  # beside `checkpoints`: what could not be read, never deleted by this program
 
 _HALF_WRITTEN = ".orbax-checkpoint-tmp"  # in the name, till it is whole
+
+# After a write that failed, the other threads of this process may still make files for a moment.
+_LATE_WRITES = 10.0  # seconds
 
 # What a checkpoint takes on disk besides its arrays: metadata, and whole blocks of small files.
 _MARGIN = 16 * 2**20
@@ -75,13 +80,18 @@ def remove_half_written(directory: Path) -> None:
       CheckpointError: it cannot be removed.
     """
     for path in directory.glob(f"*{_HALF_WRITTEN}*"):
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            raise CheckpointError(
-                f"the half-written checkpoint {path} cannot be removed ({error.strerror}): remove "
-                f"it, then start again"
-            ) from error
+        deadline = time.monotonic() + _LATE_WRITES
+        while os.path.lexists(path):
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.ENOENT) and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                raise CheckpointError(
+                    f"the half-written checkpoint {path} cannot be removed ({error.strerror}): "
+                    f"remove it, then start again"
+                ) from error
 
 
 def steps(directory: Path) -> list[int]:
