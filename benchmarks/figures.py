@@ -12,6 +12,8 @@ from experiments.lifecycle import allocator
 
 # Of the bound of a clean side without gradient: 1.02 * (1 + forward / step).
 _SLACK = 1.02
+# The gap alone: a label loss of the clean rows would differentiate a side that is to be held.
+_PLAIN = ("sem_weight=0", "clean_weight=0")
 _HUGE_PAGES = (("GLIBC_TUNABLES", allocator.TUNABLES),)
 
 
@@ -140,7 +142,7 @@ class _Makers:
         if model == "digits" and not smoke:
             sizes = [*self._sizes[:1], "pixels=8", "channels=1", "classes=10", "rows=1437"]
         network = stand_in if smoke else "cnn" if model == "digits" else model
-        given = (f"model={network}", "policy=mixup", "sem_weight=0", *sizes, *options)
+        given = (f"model={network}", "policy=mixup", *_PLAIN, *sizes, *options)
         # As the trainer starts itself, see `experiments.lifecycle.allocator`.
         return Subject(
             f"benchmarks.jax_steps:{maker}", given, period=period, environment=_HUGE_PAGES

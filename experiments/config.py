@@ -168,7 +168,7 @@ class Config:
         1.0, "bandwidth of --pairing=near_label, in units of the label", above=0
     )
     correction: bool = flag(True, "CutMix: take the label weight from the pixels really pasted")
-    sem_weight: float = flag(1.0, "weight of the gap between representations; 0: none", at_least=0)
+    sem_weight: float = flag(20.0, "weight of the gap between representations; 0: none", at_least=0)
     sem_ramp_steps: int = flag(
         0, "steps over which sem_weight rises linearly from 0; 0: constant", at_least=0
     )
@@ -196,7 +196,10 @@ class Config:
         "none", "side of the gap that is held constant", choices=options.STOP_GRADIENTS
     )
     clean_weight: float = flag(
-        0.0, "weight of the label loss on the rows as they are (RegMixup: 1)", at_least=0
+        None,
+        "weight of the label loss on the rows as they are (RegMixup: 1); unset: 1 where every step "
+        "has a gap of all rows, else 0",
+        at_least=0,
     )
     consistency_weight: float = flag(
         0.0,
@@ -343,9 +346,16 @@ class Config:
     tensorboard: bool = flag(False, "write TensorBoard events too", keeps_result=True)
 
     def __post_init__(self) -> None:
-        """Checks every field by its own bounds, then those that concern each other."""
+        """Fills in what follows from others, then checks each field, then those together."""
+        if self.clean_weight is None:
+            object.__setattr__(self, "clean_weight", self._default_clean_weight())
         flagfields.check(self)
         conflicts.check(self)
+
+    def _default_clean_weight(self) -> float:
+        gap = self.policy != "none" and self.sem_weight > 0
+        # With --sem_every the steps without a gap would forward clean rows for this loss alone.
+        return float(gap and self.sem_fraction == 1 and self.sem_every == 1)
 
     def without_effect(self) -> list[str]:
         """The flags that were set but do nothing, because of another flag that is said beside."""

@@ -4,7 +4,7 @@
 >>> def apply_fn(params, images, rng):
 ...     features = jax.nn.relu(images.reshape(len(images), -1) @ params["encoder"])
 ...     return semjax.Outputs(logits=features @ params["head"], representation=features)
->>> sem_loss = semjax.make_sem_loss(apply_fn, policy=semjax.mixup(alpha=1.0), sem_weight=1.0)
+>>> sem_loss = semjax.make_sem_loss(apply_fn, policy=semjax.mixup(alpha=1.0))
 >>> params = {"encoder": jnp.eye(64), "head": jnp.zeros((64, 10))}
 >>> batch = {"image": jnp.ones((8, 8, 8, 1)), "label": jnp.arange(8)}
 >>> grad = jax.value_and_grad(sem_loss, has_aux=True)

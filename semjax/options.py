@@ -34,7 +34,7 @@ class Options:
       sem_fraction: as there.
       distance: as there.
       stop_gradient: as there.
-      clean_weight: as there.
+      clean_weight: as there, with what None is filled in (`default_clean_weight`).
       consistency_weight: as there.
       reduction: as there.
       label_loss: as there.
@@ -56,7 +56,7 @@ class Options:
       True
     """
 
-    sem_weight: Weight = 1.0
+    sem_weight: Weight = 20.0
     schedule: Callable[[jax.Array], ArrayLike] | None = None
     sem_fraction: float = 1.0
     distance: Distance | DistanceFn = "mse"
@@ -216,6 +216,24 @@ class Options:
     def needs_clean(self) -> bool:
         """Whether the clean rows are forwarded; where nothing is mixed the mixed rows are clean."""
         return self.has_gap or self.has_clean_loss or (self.has_consistency and self.mixes)
+
+
+def default_clean_weight(*, sem_weight: Weight, sem_fraction: float) -> float:
+    """The weight of the clean label loss where none is given.
+
+    Args:
+      sem_weight: of the gap.
+      sem_fraction: share of the rows whose clean representation is forwarded.
+
+    Returns:
+      1 where all clean rows are forwarded for the gap, else 0: without a gap the plain method.
+
+    Example:
+      >>> from semjax.options import default_clean_weight
+      >>> default_clean_weight(sem_weight=20.0, sem_fraction=1.0)
+      1.0
+    """
+    return 0.0 if _is_zero(sem_weight) or fraction_parts(sem_fraction) > 1 else 1.0
 
 
 def fraction_parts(fraction: float) -> int:

@@ -36,6 +36,7 @@ from semjax.options import (
     StateFrom,
     StopGradient,
     Weight,
+    default_clean_weight,
 )
 from semjax.outputs import ApplyFn, Hidden, Outputs
 from semjax.policies import Policy, mixup
@@ -60,12 +61,12 @@ def make_sem_loss(
     apply_fn: ApplyFn,
     *,
     policy: Policy | None = DEFAULT_POLICY,
-    sem_weight: Weight = 1.0,
+    sem_weight: Weight = 20.0,
     schedule: Callable[[jax.Array], ArrayLike] | None = None,
     sem_fraction: float = 1.0,
     distance: Distance | DistanceFn = "mse",
     stop_gradient: StopGradient = "none",
-    clean_weight: Weight = 0.0,
+    clean_weight: Weight | None = None,
     consistency_weight: Weight = 0.0,
     reduction: Reduction = "sum",
     label_loss: LabelLoss | LabelLossFn = "ce",
@@ -88,7 +89,8 @@ def make_sem_loss(
     | RegMixup | policy=mixup(alpha=10), sem_weight=0, clean_weight=1 | 2 B |
     | AugMix | policy=None, sem_weight=0, consistency_weight=12, two views in the batch | 3 B |
     | UMIX | policy=mixup(), sem_weight=0, `sample_weight` in the batch | B |
-    | sem on mixup, CutMix, RegMixup, UMIX | sem_weight > 0 | 2 B |
+    | sem on mixup, CutMix, UMIX | the defaults: sem_weight=20, clean_weight=1 | 2 B |
+    | sem on RegMixup | policy=mixup(alpha=10) | 2 B |
     | the same, of 1 / k of the rows | sem_fraction=1 / k, policy=mixup(groups=k) | B + B / k |
     | sem and AugMix | policy=mixup(), sem_weight > 0, consistency_weight=12 | 4 B |
 
@@ -103,10 +105,10 @@ def make_sem_loss(
 
     | options | rows forwarded for the gap | backward pass of them |
     |---|---|---|
-    | the defaults, or stop_gradient="mixed" | B | yes |
-    | stop_gradient="clean" | B | none |
+    | the defaults | B | yes |
+    | stop_gradient="clean", clean_weight=0 | B | none |
     | sem_fraction=1 / k | B / k | yes |
-    | both | B / k | none |
+    | sem_fraction=1 / k, stop_gradient="clean" | B / k | none |
     | share_prefix=True | B, from the layer mixed on | yes, of these layers |
 
     No backward pass is made, and nothing kept for one, where nothing else learns from the clean
@@ -132,7 +134,9 @@ def make_sem_loss(
         consistency_weight=0.
       distance: see `gap`.
       stop_gradient: the side of the gap held constant: "none", "clean" (the target) or "mixed".
-      clean_weight: weight of the label loss on the clean rows; as sem_weight, a schedule too.
+      clean_weight: weight of the label loss on the clean rows; as sem_weight, a schedule too. None
+        is 1 where all clean rows are forwarded for a gap (sem_fraction=1), else 0: without a gap
+        the plain method, which clean rows are no part of.
       consistency_weight: weight of the Jensen-Shannon divergence between the predictions on the
         clean rows and on each of `batch["views"]`; as sem_weight, a schedule too.
       reduction: of the two label losses: "sum" as in the formula, or "mean", which divides
@@ -202,11 +206,11 @@ def make_sem_loss(
       ...     return semjax.Outputs(logits=features @ params["head"], representation=features)
       >>> params = {"encoder": jnp.ones((64, 8)) / 64, "head": jnp.zeros((8, 10))}
       >>> batch = {"image": jnp.ones((4, 8, 8, 1)), "label": jnp.arange(4)}
-      >>> sem_loss = semjax.make_sem_loss(apply_fn, policy=semjax.mixup(), sem_weight=1.0)
+      >>> sem_loss = semjax.make_sem_loss(apply_fn, policy=semjax.mixup())
       >>> step = jax.jit(jax.value_and_grad(sem_loss, has_aux=True))
       >>> (loss, aux), grads = step(params, batch, jax.random.key(0))
       >>> round(float(loss), 4), float(aux["gap"])
-      (2.3026, 0.0)
+      (4.6052, 0.0)
 
     References:
       Han et al. 2023, Semantic Equivariant Mixup (arXiv:2308.06451), for the regulariser's idea.
@@ -219,6 +223,8 @@ def make_sem_loss(
         raise TypeError(
             f"policy must be a function such as semjax.mixup(), or None; found {policy!r}"
         )
+    if clean_weight is None:
+        clean_weight = default_clean_weight(sem_weight=sem_weight, sem_fraction=sem_fraction)
     options = Options(
         mixes=policy is not None,
         sem_weight=sem_weight,

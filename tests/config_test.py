@@ -69,6 +69,24 @@ APART = (
 )
 
 
+@pytest.mark.parametrize(
+    ("flags", "clean_weight"),
+    [
+        ((), 1.0),
+        (("--sem_weight=0",), 0.0),
+        (("--policy=none", "--sem_weight=0"), 0.0),
+        (("--sem_every=2",), 0.0),
+        (("--sem_fraction=0.5", "--pairing_groups=2"), 0.0),
+        (("--clean_weight=0",), 0.0),
+        (("--sem_every=2", "--clean_weight=0.5"), 0.5),
+    ],
+)
+def test_the_clean_loss_is_part_of_every_step_with_a_gap_of_all_rows(flags, clean_weight):
+    config = parse(*flags)
+    assert config.clean_weight == clean_weight
+    assert f"--clean_weight={clean_weight}\n" in config.to_flags()
+
+
 def _another_value(field: dataclasses.Field) -> object:
     special = {
         "dataset": "cifar100",
@@ -87,7 +105,7 @@ def _another_value(field: dataclasses.Field) -> object:
         return not field.default
     if isinstance(field.default, int):
         return field.default + 1
-    if isinstance(field.default, float):
+    if field.type is float:
         return 0.25 if field.default != 0.25 else 0.5
     return "somewhere"
 

@@ -48,7 +48,7 @@ def test_the_flags_named_first_have_the_defaults_of_the_config():
 def test_all_of_the_flags_are_in_the_full_help_and_those_of_libraries_at_its_end():
     text = shown("--helpfull") or ""
     own = [field.name for cls in (Config, guide.Asked) for field in dataclasses.fields(cls)]
-    found = re.findall(r"^  --(?:\[no\])?(\w+)(?:=|  \(o)", text, re.MULTILINE)
+    found = re.findall(r"^  --(?:\[no\])?(\w+)(?:=|  \((?:o|unset))", text, re.MULTILINE)
     assert found == own
     assert text.index("--of_a_library") > text.index("--dry_run  (off)")
     assert "75  stopped by SIGTERM" in text

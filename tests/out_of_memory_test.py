@@ -54,8 +54,10 @@ def test_each_advice_is_a_config_that_can_be_had_and_is_not_had_yet(config: Conf
 
 
 def test_the_gap_is_made_cheaper_where_there_is_one():
-    config = Config(pairing_groups=4, batch_size=16)
+    config = Config(pairing_groups=4, batch_size=16, clean_weight=0.0)
     with_gap = out_of_memory.advice(config)
     assert "--stop_gradient=clean" in with_gap and "--sem_fraction=0.5" in with_gap
     without = out_of_memory.advice(dataclasses.replace(config, sem_weight=0.0))
     assert "--stop_gradient" not in without and "--sem_fraction" not in without
+    with_label_loss = out_of_memory.advice(dataclasses.replace(config, clean_weight=1.0))
+    assert "--stop_gradient" not in with_label_loss and "--sem_fraction" not in with_label_loss

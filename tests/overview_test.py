@@ -47,7 +47,7 @@ def test_the_start_says_what_is_trained_on_what_and_how_long():
         "digits: 1,200 train, 0 validation, 7 test, 2x3x1, 10 classes, 4 groups, balanced sampling"
     )
     assert rows["model"] == "cnn, 1,500 parameters, float32"
-    assert rows["method"] == "policy mixup, sem_weight 1, clean_weight 0"
+    assert rows["method"] == "policy mixup, sem_weight 20, clean_weight 1"
     assert rows["steps"] == "18 (1.5 epochs)"
     assert rows["rows per step"] == "100 trained on, 200 forwarded"
     assert rows["seed"] == "3"
@@ -56,7 +56,7 @@ def test_the_start_says_what_is_trained_on_what_and_how_long():
 
 def test_the_start_says_how_many_steps_have_the_gap_and_what_is_forwarded_on_average():
     rows = before(sem_every=3)
-    assert rows["method"] == "policy mixup, sem_weight 1 in 1 of 3 steps, clean_weight 0"
+    assert rows["method"] == "policy mixup, sem_weight 20 in 1 of 3 steps, clean_weight 0"
     assert rows["rows per step"] == "100 trained on, 133.3 forwarded on average"
 
 

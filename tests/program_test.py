@@ -16,7 +16,7 @@ from experiments.datasets import data as data_lib
 from experiments.datasets import loading
 from semjax import augment, augmix, randaugment
 
-TINY = Config(model="mlp", batch_size=16)
+TINY = Config(model="mlp", batch_size=16, sem_weight=1.0, clean_weight=0.0)
 SHARED = dataclasses.replace(TINY, share_prefix=True, policy_options="mixup.layers=(2,)")
 
 

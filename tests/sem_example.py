@@ -9,6 +9,8 @@ import reference
 
 from semjax import Mix, Outputs, make_sem_loss
 
+# Each term by itself where a test names no weights; the defaults have tests of their own.
+WEIGHTS = {"sem_weight": 1.0, "clean_weight": 0.0}
 TERMS = ("loss", "mixed_loss", "clean_loss", "gap", "accuracy", "weight")
 
 
@@ -81,14 +83,14 @@ def terms(apply_fn=mlp, params=None, batch=None, seed=0, compiled=False, **optio
     """The aux of one call; compiled where its shapes are seldom used, which is quicker."""
     params = weights_of(48) if params is None else params
     batch = batch_of(mix=mix_of()) if batch is None else batch
-    loss = make_sem_loss(apply_fn, **options)
+    loss = make_sem_loss(apply_fn, **WEIGHTS | options)
     return (jax.jit(loss) if compiled else loss)(params, batch, jax.random.key(seed))[1]
 
 
 def grads(apply_fn=mlp, params=None, batch=None, seed=0, **options):
     params = weights_of(48) if params is None else params
     batch = batch_of(mix=mix_of()) if batch is None else batch
-    loss = make_sem_loss(apply_fn, **options)
+    loss = make_sem_loss(apply_fn, **WEIGHTS | options)
     return jax.grad(loss, has_aux=True)(params, batch, jax.random.key(seed))[0]
 
 

@@ -42,7 +42,7 @@ def ramp(step):
         ({"sem_weight": float("inf")}, "sem_weight must be finite and at least 0; found inf"),
         ({"clean_weight": float("nan")}, "clean_weight must be finite and at least 0; found nan"),
         ({"sem_weight": 0, "schedule": ramp}, "schedule multiplies sem_weight, which is 0"),
-        ({"policy": None}, "sem_weight and clean_weight must be 0; found 1.0 and 0.0"),
+        ({"policy": None}, "sem_weight and clean_weight must be 0; found 20.0 and 1.0"),
         ({"policy": None, "sem_weight": 0, "clean_weight": 1}, "must be 0; found 0 and 1"),
         ({"state_from": "clean", "passes": "joint"}, "needs a clean pass of its own"),
         ({"state_from": "both", "sem_weight": 0}, "needs a clean pass of its own"),

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from sem_example import WEIGHTS
 
 import semjax
 from semjax import Mix, Outputs, make_sem_loss
@@ -48,7 +49,8 @@ def mlp_by_hand(images):
 
 def aux_of(apply_fn=mlp, params=PARAMS, batch=None, **options):
     batch = {"image": IMAGES, "label": LABEL, **(batch or {})}
-    return jax.jit(make_sem_loss(apply_fn, **options))(params, batch, jax.random.key(0))[1]
+    loss = make_sem_loss(apply_fn, **WEIGHTS | options)
+    return jax.jit(loss)(params, batch, jax.random.key(0))[1]
 
 
 def mixed(x, mix=MIX):

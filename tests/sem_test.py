@@ -16,6 +16,7 @@ from jax.test_util import check_grads
 from sem_example import (
     CHOSEN,
     TERMS,
+    WEIGHTS,
     assert_terms,
     assert_trees_equal,
     batch_of,
@@ -333,7 +334,8 @@ def flops(backward, layer=0, **options):
 
 def test_the_clean_pass_costs_a_forward_pass_and_its_gradient_the_rest_of_a_step():
     step, forward = flops(True, sem_weight=0), flops(False, sem_weight=0)
-    assert flops(True, stop_gradient="clean") < step + 1.15 * forward < 1.5 * step
+    held = flops(True, stop_gradient="clean", clean_weight=0.0)
+    assert held < step + 1.15 * forward < 1.5 * step
     assert 1.9 * step < flops(True) < 2.1 * step
 
 
@@ -419,27 +421,50 @@ def test_given_mix_replaces_the_draw():
 # --- the options ------------------------------------------------------------------------------
 
 
-def test_default_is_mixup_with_the_gap_at_weight_1():
+def test_default_is_mixup_with_the_gap_and_the_clean_loss():
     batch = batch_of()
     written_out = terms(
         batch=batch,
         policy=semjax.mixup(alpha=1.0),
-        sem_weight=1.0,
+        sem_weight=20.0,
         schedule=None,
         sem_fraction=1.0,
         distance="mse",
         stop_gradient="none",
-        clean_weight=0.0,
+        clean_weight=1.0,
         reduction="sum",
         label_loss="ce",
         label_smoothing=0.0,
         passes="separate",
-        state_from="mixed",
+        state_from="clean",
         share_prefix=False,
         mixed_from="image",
         axis_name=None,
     )
-    assert_trees_equal(terms(batch=batch), written_out)
+    found = make_sem_loss(mlp)(weights_of(48), batch, jax.random.key(0))[1]
+    assert_trees_equal(found, written_out)
+
+
+@pytest.mark.parametrize(
+    ("options", "clean_weight"),
+    [
+        ({}, 1.0),
+        ({"sem_weight": 0}, 0.0),
+        ({"sem_weight": 0.0, "consistency_weight": 1.0}, 0.0),
+        ({"sem_weight": lambda step: 2.0 * step}, 1.0),
+        ({"sem_fraction": 1 / 3}, 0.0),
+        ({"stop_gradient": "clean", "passes": "joint"}, 1.0),
+        ({"clean_weight": 0.25}, 0.25),
+        ({"clean_weight": 0}, 0.0),
+    ],
+)
+def test_clean_rows_have_a_loss_where_all_are_forwarded_for_a_gap(options, clean_weight):
+    batch = {**grouped(), "step": jnp.int32(2), "views": normal(12, 2, 4, 6, 2)}
+    run = {"batch": batch, "compiled": True}
+    found = terms(**run, **{"sem_weight": 20.0, "clean_weight": None, **options})
+    written_out = terms(**run, **{"sem_weight": 20.0, **options, "clean_weight": clean_weight})
+    assert_trees_equal(found, written_out)
+    assert (found["clean_loss"] > 0) == (clean_weight > 0)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -485,7 +510,7 @@ def test_gradient_of_a_fraction_is_that_of_the_gap_of_its_rows(stop):
         target = jax.lax.stop_gradient(target) if stop == "clean" else target
         return jnp.square(mlp(params, mixed, None).representation - target)[CHOSEN].mean()
 
-    loss = make_sem_loss(mlp, sem_fraction=1 / 3, stop_gradient=stop)
+    loss = make_sem_loss(mlp, sem_weight=1.0, sem_fraction=1 / 3, stop_gradient=stop)
 
     def without_mixed_loss(params):
         total, aux = loss(params, batch, jax.random.key(0))
@@ -685,7 +710,8 @@ def test_policy_none_trains_on_the_rows_as_they_are():
 @pytest.mark.parametrize("options", [{}, {"sem_weight": 0}, {"clean_weight": 1.0}])
 def test_aux_holds_float32_scalars_and_the_state(options):
     batch = batch_of(mix=mix_of())
-    loss, aux = make_sem_loss(mlp, **options)(weights_of(48), batch, jax.random.key(0))
+    loss = make_sem_loss(mlp, **WEIGHTS | options)
+    loss, aux = loss(weights_of(48), batch, jax.random.key(0))
     further = {"model_state", "normalised_gap", "clean_accuracy", "unmixed", "consistency"}
     assert set(TERMS) | further == set(aux)
     numbers = {name: value for name, value in aux.items() if name != "model_state"}

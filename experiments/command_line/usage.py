@@ -140,4 +140,4 @@ def _lines(field: dataclasses.Field) -> str:
 def _written(name: str, default: Any) -> str:
     if isinstance(default, bool):
         return f"--[no]{name}  (on)" if default else f"--{name}  (off)"
-    return f"--{name}={default}"
+    return f"--{name}  (unset)" if default is None else f"--{name}={default}"

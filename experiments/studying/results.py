@@ -221,11 +221,11 @@ def read_all(study: Study) -> dict[str, dict[str, Any]]:
 
 
 def _told(config: Config) -> dict[str, Any]:
-    """The flags that are not at their defaults, but for places."""
+    """The flags but for places, those at their defaults too: a default may change later."""
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
-        if field.name not in _PLACES and getattr(config, field.name) != field.default
+        if field.name not in _PLACES
     }
 
 

@@ -43,7 +43,11 @@ def advice(config: Config) -> str:
         ("remat", True, True),
         ("device_data_mib", 0, True),
         ("compute_dtype", "bfloat16", True),
-        ("stop_gradient", "clean", sem and config.stop_gradient == "none"),
+        # With a label loss of the clean rows their pass is differentiated anyway.
+        (
+            *("stop_gradient", "clean"),
+            sem and config.clean_weight == 0 and config.stop_gradient == "none",
+        ),
         ("sem_fraction", 0.5, sem and config.sem_fraction == 1),
         ("accumulate", 2 * config.accumulate, True),
         ("batch_size", config.batch_size // 2, config.batch_size > 1),
