@@ -119,6 +119,7 @@ def test_only_what_is_mixed_has_noise():
     loss = make_sem_loss(
         identity,
         policy=policy,
+        clean_weight=0.0,
         distance=functools.partial(keep, "gap"),
         label_loss=functools.partial(keep, "label"),
     )

@@ -105,8 +105,8 @@ def test_within_devices_only_gradients_batch_norm_and_metrics_are_added_up(found
     assert sent[pod.IMAGES] == sent[pod.ROWS] == sent[pod.OTHER] == 0
     head, channels, rest = sizes()
     ring = 4 * 2 * (DEVICES - 1) / DEVICES
-    # Both passes have a gradient of their own; only the mixed one reaches the head.
-    assert sent[pod.GRADIENTS] == ring * (2 * rest + head)
+    # Both passes have a gradient of their own.
+    assert sent[pod.GRADIENTS] == ring * 2 * (rest + head)
     # Mean and mean of squares, forward; two sums a channel, backward; in each of two passes.
     assert sent[pod.BATCH_NORM] == ring * 2 * (2 + 2) * channels
     # The mean representation for the normalised gap, its mean square, and a few scalars.

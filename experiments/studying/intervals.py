@@ -16,7 +16,7 @@ from experiments.studying.measures import Block, Row
 from experiments.studying.plan import Study
 from experiments.studying.statistics import Difference, difference
 
-_FOREST = ("accuracy", "mce", "nll", "ece")
+_FOREST = ("accuracy", "mce", "probe_score", "worst_group", "nll", "ece")
 # Longer than elsewhere: names stand below each other.
 _LABEL = 44
 # A difference so many times that of the nearer three quarters is written, not drawn.
