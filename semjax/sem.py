@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from semjax.batches import check_batch, check_views, main_input, sample_weights
 from semjax.drawing import mix_of, streams
-from semjax.hidden import MixingHook, SharedPrefix, input_mix, run_model
+from semjax.hidden import input_mix
 from semjax.losses import (
     Distance,
     DistanceFn,
@@ -38,7 +38,8 @@ from semjax.options import (
     Weight,
     default_clean_weight,
 )
-from semjax.outputs import ApplyFn, Hidden, Outputs
+from semjax.outputs import ApplyFn, Outputs
+from semjax.passes import Forwarded, forward_all
 from semjax.policies import Policy, mixup
 from semjax.probing import ModelProbe
 from semjax.rows import Rows
@@ -277,7 +278,7 @@ def make_sem_loss(
             views = check_views(batch, images)
             for view, key in enumerate(jax.random.split(keys.views, views.shape[1])):
                 inputs.append((rows.zero_padding(views[:, view]), key))
-        outputs = _forward(apply_fn, params, inputs, mix, options)
+        outputs = forward_all(apply_fn, params, inputs, mix, options)
         return _combine(mix, rows, measured, label, outputs, batch, options)
 
     return sem_loss
@@ -308,100 +309,12 @@ def _measured(mix: Mix, rows: Rows, valid: jax.Array | None, options: Options) -
     return _Measured(mix_of_part(mix, 0, parts=parts), few, take)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Forwarded:
-    """What the passes gave: the mixed rows, the clean rows where forwarded, and the views."""
-
-    mixed: Outputs
-    clean: Outputs | None
-    views: list[Outputs]
-
-
-def _forward(
-    apply_fn: ApplyFn,
-    params: Any,
-    inputs: list[tuple[Any, jax.Array]],
-    mix: Mix,
-    options: Options,
-) -> _Forwarded:
-    """The outputs of every input, in passes of their own or in one."""
-    size = len(mix.partner)
-    hook = MixingHook(mix, size) if mix.layers else None
-    hooks: list[Hidden | None] = [hook, *(None for _ in inputs[1:])]
-    shared = SharedPrefix(mix, hook, held=options.holds_clean) if options.share_prefix else None
-    if shared is not None:
-        hooks[:2] = shared.mixed, shared.clean
-
-    def forward(images: Any, key: jax.Array, hidden: Hidden | None, held: bool = False) -> Outputs:
-        if options.axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(options.axis_name))
-        learnt = _held(params) if held else params
-        outputs = run_model(apply_fn, learnt, images, key, hidden=hidden)
-        _check_outputs(outputs, jax.tree.leaves(images)[0].shape[0], options)
-        return outputs
-
-    if options.passes == "joint" and len(inputs) > 1:
-        together = jax.tree.map(lambda *x: jnp.concatenate(x), *(images for images, _ in inputs))
-        outputs = _split(forward(together, inputs[0][1], hook), size, len(inputs))
-    else:
-        outputs = [
-            forward(images, key, hooks[place], held=place == 1 and options.holds_clean)
-            for place, (images, key) in enumerate(inputs)
-        ]
-    if hook is not None:
-        hook.check()
-    if shared is not None:
-        shared.check()
-    mixed, *rest = outputs
-    clean = rest.pop(0) if options.needs_clean else None
-    return _Forwarded(mixed, clean, rest)
-
-
-def _held(params: Any) -> Any:
-    """The parameters as constants, so that a pass with them is not differentiated at all."""
-    return jax.tree.map(
-        # Trees of some frameworks hold functions too.
-        lambda leaf: jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf,
-        params,
-    )
-
-
-def _check_outputs(outputs: Outputs, rows: int, options: Options) -> None:
-    shape = outputs.logits.shape
-    if len(shape) not in (2, 4) or shape[0] != rows:
-        raise ValueError(
-            f"apply_fn must return logits of shape ({rows}, K), or ({rows}, h, w, K) for dense "
-            f"labels; found {shape}"
-        )
-    if options.has_gap:
-        found = None if outputs.representation is None else outputs.representation.shape
-        if found is None or len(found) not in (2, 4) or found[0] != rows:
-            raise ValueError(
-                f"sem_weight={options.sem_weight!r} needs a representation of shape "
-                f"({rows}, D) or ({rows}, h, w, D) from apply_fn; found {found}"
-            )
-
-
-def _split(together: Outputs, size: int, parts: int) -> list[Outputs]:
-    def part(place: int) -> Outputs:
-        rows = slice(place * size, (place + 1) * size)
-        representation = together.representation
-        return dataclasses.replace(
-            together,
-            logits=together.logits[rows],
-            representation=None if representation is None else representation[rows],
-            feature_map=None,
-        )
-
-    return [part(place) for place in range(parts)]
-
-
 def _combine(
     mix: Mix,
     rows: Rows,
     measured: _Measured,
     label: jax.Array,
-    outputs: _Forwarded,
+    outputs: Forwarded,
     batch: Mapping[str, Any],
     options: Options,
 ) -> tuple[jax.Array, dict[str, Any]]:
@@ -424,7 +337,7 @@ def _combine(
         "clean_accuracy": zero,
         "weight": rows.mean(mix.weight),
         "unmixed": rows.mean(unmixed(mix)),
-        "model_state": _select_state(mixed, clean, options.state_pass),
+        "model_state": outputs.state(options.state_pass),
     }
     loss = aux["mixed_loss"]
     if clean is not None and classes:
@@ -472,19 +385,6 @@ def _gaps(
         "gap": measure(distance=options.distance),
         "normalised_gap": jax.lax.stop_gradient(measure(distance="normalised_mse")),
     }
-
-
-def _select_state(mixed: Outputs, clean: Outputs | None, state_from: str) -> Any:
-    if clean is None or state_from == "mixed":
-        return mixed.model_state
-    if state_from == "clean":
-        return clean.model_state
-
-    def mean(a: Any, b: Any) -> Any:
-        # Counters and keys have no mean; those of the mixed pass are kept.
-        return (a + b) / 2 if jnp.issubdtype(jnp.result_type(a), jnp.inexact) else a
-
-    return jax.tree.map(mean, mixed.model_state, clean.model_state)
 
 
 def _at_step(weight: Weight, step: jax.Array | None, name: str) -> ArrayLike:
