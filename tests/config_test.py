@@ -153,14 +153,17 @@ def test_baselines_differ_from_the_main_file_in_the_method_only(data: str):
             "coloured_digits",
             {
                 "mixup": {"policy": "mixup"},
-                "sem": {"policy": "mixup", "sem_weight": 1.0},
+                "sem": {"policy": "mixup", "sem_weight": 20.0, "clean_weight": 1.0},
                 "lisa": {"policy": "lisa"},
                 "balanced": {"sampling": "balanced"},
             },
         ),
         (
             "digit_factors",
-            {"mixup": {"policy": "mixup"}, "sem": {"policy": "mixup", "sem_weight": 1.0}},
+            {
+                "mixup": {"policy": "mixup"},
+                "sem": {"policy": "mixup", "sem_weight": 20.0, "clean_weight": 1.0},
+            },
         ),
     ],
 )

@@ -28,6 +28,7 @@ dataset = "digits"
 model = "mlp"
 batch_size = 32
 validation_fraction = 0.2
+clean_weight = 0.0
 
 [evaluate]
 parts = "clean,corruptions"
@@ -46,6 +47,7 @@ sem_weight = 1.0
 sem_weight = 10.0
 
 [methods."sem, l1"]
+sem_weight = 1.0
 distance = "l1"
 """
 _PLACES = ("workdir", "data_dir", "data_cache", "compile_cache", "download")

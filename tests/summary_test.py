@@ -87,7 +87,9 @@ def test_budgets_never_share_a_table(found):
 
 def test_the_page_holds_all_that_is_needed_to_make_it_again(found):
     page = summary.page(found)
-    shared = "--dataset=digits --model=mlp --batch_size=32 --validation_fraction=0.2"
+    shared = (
+        "--dataset=digits --model=mlp --batch_size=32 --validation_fraction=0.2 --clean_weight=0.0"
+    )
     assert f"the training flags `{shared}`" in page
     assert "the evaluation flags `--parts=clean,corruptions`" in page
     assert "| heavy sem | `--sem_weight=10.0` |" in page

@@ -227,9 +227,9 @@ def test_factors_and_groups_have_columns_of_their_own(block, results):
 
 def test_a_method_is_told_by_its_flags(study):
     found = tables.methods(study)
-    assert cells(found, "sem, l1")["flags"] == "--distance=l1"
+    assert cells(found, "sem, l1")["flags"] == "--sem_weight=1.0 --distance=l1"
     assert cells(found, "erm")["flags"] == "--policy=none --sem_weight=0.0"
-    assert "`--distance=l1`" in tables.markdown(found, words=2)
+    assert "`--sem_weight=1.0 --distance=l1`" in tables.markdown(found, words=2)
 
 
 def test_costs_are_rows_and_times(study, results, block):
